@@ -1,0 +1,1 @@
+"""The site agent: what stands on the machines' own LAN. Names are those of the user's contract."""

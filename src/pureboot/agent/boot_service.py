@@ -1,0 +1,65 @@
+"""Answers machines: always with a script, always in time."""
+
+import asyncio
+import logging
+
+from starlette.requests import Request
+
+from pureboot.agent.connectivity import AlwaysOffline, ConnectivityMonitor
+from pureboot.agent.offline_boot import OfflineBootGenerator
+from pureboot.core import ipxe
+from pureboot.core.errors import Malformed
+
+log = logging.getLogger(__name__)
+
+NO_GENERATOR = "This agent has nothing to decide by."
+
+
+class AgentBootService:
+    """`budget`: seconds until a machine is answered, whatever hangs. `advertise_url`: the address scripts name; left
+    empty, it is the one the machine reached the agent by."""
+
+    def __init__(
+        self,
+        site_id: str = "",
+        connectivity: ConnectivityMonitor | None = None,
+        offline_generator: OfflineBootGenerator | None = None,
+        *,
+        budget: float = 1.0,
+        advertise_url: str = "",
+    ) -> None:
+        self.site_id = site_id
+        self.connectivity = connectivity or AlwaysOffline()
+        self.offline_generator = offline_generator
+        self.active = 0
+        self._budget = budget
+        self._advertise_url = advertise_url.rstrip("/")
+
+    async def get_boot_script(self, mac: str, request: Request) -> str:
+        """Raises Malformed for what is no MAC, and nothing else: what goes wrong inside becomes a boot of the local
+        disk that names the reason."""
+        if self.offline_generator is None:
+            return ipxe.fallback(NO_GENERATOR)
+        self.active += 1
+        try:
+            async with asyncio.timeout(self._budget):
+                return await self.offline_generator.generate_script(
+                    mac,
+                    hardware_info=hardware_info(request),
+                    base_url=self._advertise_url or str(request.base_url).rstrip("/"),
+                )
+        except Malformed:
+            raise
+        except TimeoutError:
+            log.warning("no boot decision inside the budget")
+            return ipxe.fallback("This site's agent could not decide in time. Booting the local disk.")
+        except Exception:  # a machine hangs for good on anything that is not a script
+            log.exception("a boot decision failed")
+            return ipxe.fallback("This site's agent failed to decide. Booting the local disk.")
+        finally:
+            self.active -= 1
+
+
+def hardware_info(request: Request) -> dict[str, str]:
+    address = request.client.host if request.client else ""
+    return {"ip_address": address, **request.query_params}

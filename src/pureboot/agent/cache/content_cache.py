@@ -1,0 +1,247 @@
+"""Boot content on the site's disk: found by name, kept by digest, least recently used out first.
+
+    root/{bootloaders,scripts,templates,images}/<sha256 of the bytes>   the bytes
+    root/index/<sha256 of the name>.json                                which of them a name stands for
+    root/landing/                                                       what is not whole yet
+
+A name is only ever looked up in the index; no part of one becomes part of a path. The index speaks of bytes only
+once they are verified and on disk, and forgets them before they go. So the process may die at any point: at the next
+start whatever the index does not speak of is removed, and whatever is not as the index says is forgotten.
+"""
+
+import contextlib
+import errno
+import hashlib
+import logging
+import os
+import re
+import threading
+import uuid
+from asyncio import to_thread
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+from pureboot.agent.cache.content_index import INDEX, LANDING, CachedFile, Entry, Index, move, path_of, remove_file
+from pureboot.core.errors import Invalid, StorageFull
+from pureboot.wire.messages import ContentCategory
+
+log = logging.getLogger(__name__)
+
+
+class ContentCache:
+    """Open at birth. `max_bytes` bounds the bytes held and those landing. One cache a folder, in one event loop."""
+
+    def __init__(self, root: Path, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.hits = 0
+        self.misses = 0
+        self._root = root
+        self._index = Index(root)
+        self._reserved: dict[Path, int] = {}
+        self._entries: dict[str, Entry] = {}  # least recently used first
+        # `_changing` is held over file work, so by threads only; `_memory` for a few lines, never over file work.
+        self._changing = threading.RLock()
+        self._memory = threading.Lock()
+        self._scan()
+
+    @property
+    def usage(self) -> int:
+        """Bytes held; those that several names share count once."""
+        return sum({entry.file.path: entry.file.size for entry in self._snapshot()}.values())
+
+    def files(self) -> tuple[CachedFile, ...]:
+        """Least recently used first."""
+        return tuple(entry.file for entry in self._snapshot())
+
+    def contains(self, name: str, digest: str) -> bool:
+        """Costs one stat, so that an install is not begun on a file that is gone."""
+        entry = self._entries.get(name)
+        return entry is not None and entry.file.digest == digest and entry.is_sound()
+
+    async def get(self, name: str, digest: str = "") -> CachedFile | None:
+        """The file, which becomes the most recently used; with a digest, only if it is that version."""
+        entry = self._entries.get(name)
+        if entry is not None and not entry.is_sound():
+            await to_thread(self._discard_damaged, entry.file.path)
+            entry = None
+        if entry is None or digest not in ("", entry.file.digest):
+            self.misses += 1
+            return None
+        self.hits += 1
+        if self._moves_up(entry):
+            await to_thread(self._index.touch, name)
+        return entry.file
+
+    @contextlib.asynccontextmanager
+    async def landing(self, name: str, size: int, *, keep: frozenset[str] = frozenset()) -> AsyncIterator[Path]:
+        """A path for the bytes of `name` on their way in, and room for them; what still lies there at the end goes.
+
+        Raises StorageFull, also where the disk fills up inside.
+        """
+        path = self._root / LANDING / uuid.uuid4().hex
+        self._reserved[path] = 0
+        try:
+            with _full_disk_as_storage_full():
+                await to_thread(self._reserve, name, path, size, keep)
+                yield path
+        finally:
+            with self._memory:
+                del self._reserved[path]
+            await to_thread(remove_file, path)
+
+    async def put(self, name: str, source: Path, digest: str, *, keep: frozenset[str] = frozenset()) -> CachedFile:
+        """Takes `source` over, a file on the cache's own file system: afterwards it is kept, or gone.
+
+        No name in `keep` is evicted for it. Raises Malformed (name), Invalid (digest), StorageFull.
+        """
+        return await to_thread(self._put, name, source, digest, keep)
+
+    async def evict(self, name: str) -> bool:
+        return await to_thread(self._evict, name)
+
+    def _snapshot(self) -> list[Entry]:
+        with self._memory:
+            return list(self._entries.values())
+
+    def _moves_up(self, entry: Entry) -> bool:
+        name = entry.file.name
+        with self._memory:
+            if self._entries.get(name) is not entry or next(reversed(self._entries)) == name:
+                return False
+            self._entries[name] = self._entries.pop(name)
+            return True
+
+    # From here on everything works on files: at birth, or in a thread.
+
+    def _scan(self) -> None:
+        for folder in (INDEX, LANDING, *ContentCategory):
+            (self._root / folder).mkdir(parents=True, exist_ok=True)
+        for leftover in (self._root / LANDING).iterdir():
+            remove_file(leftover)
+        self._entries = {entry.file.name: entry for entry in self._index.read()}
+        for path in {entry.file.path for entry in self._entries.values() if not entry.is_sound()}:
+            self._discard_damaged(path)
+        self._remove_orphans()
+
+    def _remove_orphans(self) -> None:
+        known = {entry.file.path for entry in self._entries.values()}
+        for category in ContentCategory:
+            for path in (self._root / category).iterdir():
+                if path not in known and re.fullmatch("[0-9a-f]{64}", path.name):
+                    remove_file(path)
+
+    def _put(self, name: str, source: Path, digest: str, keep: frozenset[str]) -> CachedFile:
+        try:
+            with _full_disk_as_storage_full():
+                path = path_of(self._root, name, digest)
+                found = _verified(source, name, digest)
+                entry = Entry(CachedFile(name, path, digest, found.st_size), found.st_mtime_ns)
+                with self._changing:
+                    return self._keep(entry, source, keep).file
+        finally:
+            remove_file(source)
+
+    def _keep(self, entry: Entry, source: Path, keep: frozenset[str]) -> Entry:
+        name, path = entry.file.name, entry.file.path
+        self._discard_damaged(path)
+        try:
+            if held := next((other for other in self._snapshot() if other.file.path == path), None):
+                entry = Entry(entry.file, held.mtime_ns)
+            else:
+                self._make_room(name, source, entry.file.size, keep)
+                move(source, path)
+            self._index.write(entry)
+        except OSError:
+            self._remove_unreferenced(path)
+            raise
+        with self._memory:
+            old = self._entries.pop(name, entry)
+            self._entries[name] = entry
+        self._remove_unreferenced(old.file.path)
+        return entry
+
+    def _reserve(self, name: str, path: Path, size: int, keep: frozenset[str]) -> None:
+        with self._changing:
+            self._make_room(name, path, size, keep)
+            with self._memory:
+                if path in self._reserved:  # else whoever waited for it has gone
+                    self._reserved[path] = size
+
+    def _make_room(self, name: str, source: Path, size: int, keep: frozenset[str]) -> None:
+        """Evicts nothing unless `size` more bytes then fit. The version of `name` that they replace goes first."""
+        reserved = sum(room for path, room in list(self._reserved.items()) if path != source)
+        excess = self.usage + reserved + size - self.max_bytes
+        victims, freed = self._victims(name, keep - {name}, excess)
+        if freed < excess:
+            raise StorageFull(
+                f"{name} ({size} bytes) does not fit into the cache: its limit is {self.max_bytes} bytes, "
+                f"and {excess - freed} too many are taken by content that must stay.",
+                hint="Raise the limit of the agent's cache; boots go on with what it holds.",
+                retry_after=60,
+            )
+        for victim in victims:
+            log.info("cached content makes room: %s", victim.file.name)
+            self._drop(victim)
+
+    def _victims(self, first: str, keep: frozenset[str], excess: int) -> tuple[list[Entry], int]:
+        entries = self._snapshot()
+        kept = {entry.file.path for entry in entries if entry.file.name in keep}
+        names_left = Counter(entry.file.path for entry in entries)
+        victims: list[Entry] = []
+        freed = 0
+        for entry in sorted(entries, key=lambda entry: entry.file.name != first):
+            if freed >= excess:
+                break
+            if entry.file.path not in kept:
+                victims.append(entry)
+                names_left[entry.file.path] -= 1
+                freed += 0 if names_left[entry.file.path] else entry.file.size
+        return victims, freed
+
+    def _evict(self, name: str) -> bool:
+        with self._changing:
+            entry = self._entries.get(name)
+            if entry is not None:
+                self._drop(entry)
+            return entry is not None
+
+    def _discard_damaged(self, path: Path) -> None:
+        with self._changing:
+            for entry in self._snapshot():
+                if entry.file.path == path and not entry.is_sound():
+                    log.warning("cached content is not as it was kept and is dropped: %s", entry.file.name)
+                    self._drop(entry)
+
+    def _drop(self, entry: Entry) -> None:
+        with self._memory:
+            del self._entries[entry.file.name]
+        self._index.remove(entry.file.name)
+        self._remove_unreferenced(entry.file.path)
+
+    def _remove_unreferenced(self, path: Path) -> None:
+        if all(entry.file.path != path for entry in self._snapshot()):
+            remove_file(path)
+
+
+def _verified(source: Path, name: str, digest: str) -> os.stat_result:
+    """What was read is on disk, and is what `digest` says."""
+    with source.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != digest.removeprefix("sha256:"):
+            raise Invalid(f"The bytes of {name} are not those of its digest.", code="digest_mismatch")
+        os.fsync(file.fileno())
+        return os.fstat(file.fileno())
+
+
+@contextlib.contextmanager
+def _full_disk_as_storage_full() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise StorageFull(
+            "There is no space left for boot content.",
+            hint="Free disk space, or lower the limit of the agent's cache; boots go on with what it holds.",
+            retry_after=60,
+        ) from error

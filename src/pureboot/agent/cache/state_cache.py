@@ -1,0 +1,314 @@
+"""What the site knows of its nodes: rows in agent.db, and a view of them in memory that answers boots.
+
+The view is changed in the writer thread after the commit (`Transaction.after_commit`), so it shows exactly what is on
+disk. Reads of a dict entry are atomic; the values are immutable.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pureboot.agent.database import Database
+from pureboot.core.lifecycle import NodeState, Stage
+from pureboot.core.mac import MacAddress
+from pureboot.storage.sqlite import Transaction
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class CachedNode:
+    """`state` and `attempt` are the effective ones: central's, folded with what this site has not yet delivered.
+    The `base_…` fields are central's own; None until central confirmed the node.
+
+    `begun`: the current attempt has taken hold of the machine. `boot_token` belongs to the current attempt.
+    """
+
+    node_id: str
+    mac_address: str
+    state: NodeState
+    attempt: int = 0
+    workflow_id: str | None = None
+    base_version: int | None = None
+    base_state_rev: int | None = None
+    updated_at: datetime = field(default_factory=_now)
+    cached_at: datetime = field(default_factory=_now)
+    base_state: NodeState | None = None
+    base_attempt: int = 0
+    more_macs: tuple[str, ...] = ()
+    hostname: str = ""
+    boot_token: str = ""
+    begun: bool = False
+    conflict_id: str | None = None
+
+    @property
+    def stage(self) -> Stage:
+        return Stage(self.state, self.attempt)
+
+    @property
+    def base(self) -> Stage | None:
+        return None if self.base_state is None else Stage(self.base_state, self.base_attempt)
+
+    @property
+    def macs(self) -> tuple[str, ...]:
+        """Empty only for a node whose last MAC is another's by now."""
+        return (self.mac_address, *self.more_macs) if self.mac_address else ()
+
+    def at(self, stage: Stage, when: datetime) -> "CachedNode":
+        """The node moved to `stage`: what belonged to the attempt it left is gone."""
+        if stage == self.stage:
+            return self
+        return replace(self, state=stage.state, attempt=stage.attempt, boot_token="", begun=False, updated_at=when)
+
+
+class NodeStateCache:
+    """`db_path` takes a path, or the database that other parts of the agent share."""
+
+    def __init__(self, db_path: Path | str | Database) -> None:
+        self.database = Database(db_path)
+        self._by_id: dict[str, CachedNode] = {}
+        self._by_mac: dict[str, CachedNode] = {}
+        self._by_token: dict[str, str] = {}
+        self._aliases: dict[str, str] = {}
+        self._departed: dict[str, NodeState] = {}
+
+    async def initialize(self) -> None:
+        self.load()
+
+    def load(self) -> None:
+        """Reads the file; a second call reads the same again."""
+        self.database.store.read_now(self._load)
+
+    async def get_node(self, mac: str) -> CachedNode | None:
+        return self.by_mac(MacAddress.parse(mac))
+
+    async def get_node_by_id(self, node_id: str) -> CachedNode | None:
+        return self.by_id(node_id)
+
+    async def cache_node(self, node: CachedNode) -> None:
+        await self.database.store.write(lambda tx: self.save(tx, normalised(node)))
+
+    async def list_nodes(self) -> list[CachedNode]:
+        return sorted(self.nodes(), key=lambda node: node.mac_address)
+
+    async def remove(self, mac: str) -> bool:
+        """Forgets a node that central deleted or moved away; its last state stays for `last_known`."""
+        node = self.by_mac(MacAddress.parse(mac))
+        if node is None:
+            return False
+        await self.database.store.write(lambda tx: self.forget(tx, node.node_id))
+        return True
+
+    # The view: no waiting, never behind an acknowledged write.
+
+    def by_mac(self, mac: MacAddress) -> CachedNode | None:
+        return self._by_mac.get(str(mac))
+
+    def by_id(self, node_id: str) -> CachedNode | None:
+        name = self.canonical(node_id)
+        found = self._by_id.get(name)
+        while found is None and (renamed := self.canonical(node_id)) != name:  # between the two looks
+            name, found = renamed, self._by_id.get(renamed)
+        return found
+
+    def by_token(self, token: str) -> CachedNode | None:
+        return self.by_id(self._by_token.get(token, "")) if token else None
+
+    def nodes(self) -> list[CachedNode]:
+        return list(self._by_id.values())
+
+    def last_state(self, mac: MacAddress) -> NodeState | None:
+        return self._departed.get(str(mac))
+
+    def canonical(self, node_id: str) -> str:
+        return self._aliases.get(node_id, node_id)
+
+    def count(self) -> int:
+        return len(self._by_id)
+
+    # Inside a transaction.
+
+    def find(self, tx: Transaction, node_id: str) -> CachedNode | None:
+        row = tx.execute("SELECT node_id FROM node_alias WHERE alias = ?", [node_id]).fetchone()
+        node_id = row["node_id"] if row else node_id
+        found = tx.execute("SELECT * FROM node WHERE id = ?", [node_id]).fetchone()
+        return None if found is None else _node(found, _macs(tx, node_id))
+
+    def owner(self, tx: Transaction, mac: str) -> CachedNode | None:
+        owner = _owner(tx, mac)
+        return self.find(tx, owner) if owner else None
+
+    def save(self, tx: Transaction, node: CachedNode) -> None:
+        """The row, its MACs, and the view once this is committed. A MAC another node had is this node's from now on."""
+        tx.execute(_UPSERT, _values(node))
+        losers = {owner for mac in node.macs if (owner := _owner(tx, mac)) not in (None, node.node_id)}
+        tx.execute("DELETE FROM node_mac WHERE node_id = ?", [node.node_id])
+        for mac in node.macs:
+            tx.execute("INSERT OR REPLACE INTO node_mac VALUES (?, ?)", [mac, node.node_id])
+            tx.execute("DELETE FROM departed WHERE mac = ?", [mac])
+        tx.after_commit(lambda: self._show(node))
+        for loser in losers:
+            self._show_row(tx, loser)
+
+    def facts(self, tx: Transaction, node_id: str) -> dict[str, str]:
+        row = tx.execute("SELECT facts FROM node WHERE id = ?", [node_id]).fetchone()
+        facts: dict[str, str] = json.loads(row["facts"]) if row else {}
+        return facts
+
+    def set_facts(self, tx: Transaction, node_id: str, facts: dict[str, str]) -> None:
+        tx.execute("UPDATE node SET facts = ? WHERE id = ?", [json.dumps(facts), node_id])
+
+    def set_document(self, tx: Transaction, node_id: str, document: str, facts: dict[str, str]) -> None:
+        tx.execute("UPDATE node SET document = ?, facts = ? WHERE id = ?", [document, json.dumps(facts), node_id])
+
+    def forget(self, tx: Transaction, node_id: str) -> None:
+        node = self.find(tx, node_id)
+        if node is None:
+            return
+        for mac in node.macs:
+            tx.execute("INSERT OR REPLACE INTO departed VALUES (?, ?)", [mac, node.state])
+        tx.execute("DELETE FROM node WHERE id = ?", [node.node_id])
+        tx.after_commit(lambda: self._hide(node))
+
+    def rename(self, tx: Transaction, old: str, new: str) -> None:
+        """Central knows the node `old` as `new`. Where the site has both, the row of `new` stays, with all the MACs."""
+        tx.execute("INSERT OR REPLACE INTO node_alias VALUES (?, ?)", [old, new])
+        tx.execute("UPDATE node_alias SET node_id = ? WHERE node_id = ?", [new, old])
+        was = self._row(tx, old)
+        if was is not None:
+            facts = self.facts(tx, old) | self.facts(tx, new)
+            tx.execute("DELETE FROM node WHERE id = ?", [old])
+            here = self._row(tx, new)
+            self.save(tx, replace(here, more_macs=_union(here, was)) if here else replace(was, node_id=new))
+            self.set_facts(tx, new, facts)
+        # The alias after the row it leads to, and before the row it leads away from goes.
+        tx.after_commit(lambda: self._aliases.update(_chase(self._aliases, old, new)))
+        tx.after_commit(lambda: self._drop(old))
+
+    def _row(self, tx: Transaction, node_id: str) -> CachedNode | None:
+        row = tx.execute("SELECT * FROM node WHERE id = ?", [node_id]).fetchone()
+        return None if row is None else _node(row, _macs(tx, node_id))
+
+    def _show_row(self, tx: Transaction, node_id: str) -> None:
+        if (row := self._row(tx, node_id)) is not None:
+            tx.after_commit(lambda: self._show(row))
+
+    def _load(self, connection: sqlite3.Connection) -> None:
+        macs: dict[str, list[str]] = {}
+        for mac, node_id in connection.execute("SELECT mac, node_id FROM node_mac ORDER BY rowid"):
+            macs.setdefault(node_id, []).append(mac)
+        for row in connection.execute("SELECT * FROM node"):
+            self._show(_node(row, macs.get(row["id"], [])))
+        self._aliases = dict(connection.execute("SELECT alias, node_id FROM node_alias").fetchall())
+        departed = connection.execute("SELECT mac, last_state FROM departed").fetchall()
+        self._departed = {mac: NodeState(state) for mac, state in departed}
+
+    # A boot reads the view at any moment, from another thread: what is new is put in before what is old is taken out.
+
+    def _show(self, node: CachedNode) -> None:
+        before = self._by_id.get(node.node_id)
+        self._by_id[node.node_id] = node
+        for mac in node.macs:
+            self._by_mac[mac] = node
+            self._departed.pop(mac, None)
+        if node.boot_token:
+            self._by_token[node.boot_token] = node.node_id
+        if before is not None:
+            self._clear(before, kept=node)
+
+    def _hide(self, node: CachedNode) -> None:
+        for mac in node.macs:
+            self._departed[mac] = node.state
+        self._clear(node, kept=None)
+        self._by_id.pop(node.node_id, None)
+
+    def _drop(self, node_id: str) -> None:
+        self._by_id.pop(node_id, None)
+
+    def _clear(self, gone: CachedNode, kept: CachedNode | None) -> None:
+        for mac in gone.macs:
+            shown = self._by_mac.get(mac)
+            if shown is not None and shown.node_id == gone.node_id and (kept is None or mac not in kept.macs):
+                del self._by_mac[mac]
+        if kept is None or kept.boot_token != gone.boot_token:
+            self._by_token.pop(gone.boot_token, None)
+
+
+_COLUMNS = [
+    "id",
+    "state",
+    "attempt",
+    "base_version",
+    "base_state_rev",
+    "base_state",
+    "base_attempt",
+    "workflow_id",
+    "hostname",
+    "boot_token",
+    "begun",
+    "conflict_id",
+    "updated_at",
+    "cached_at",
+]
+_UPSERT = (
+    f"INSERT INTO node ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) "
+    "ON CONFLICT (id) DO UPDATE SET " + ", ".join(f"{column} = excluded.{column}" for column in _COLUMNS[1:])
+)
+
+
+def _values(node: CachedNode) -> list[object]:
+    return [
+        *(node.node_id, node.state, node.attempt),
+        *(node.base_version, node.base_state_rev, node.base_state, node.base_attempt),
+        *(node.workflow_id, node.hostname, node.boot_token or None, node.begun, node.conflict_id),
+        *(node.updated_at.isoformat(), node.cached_at.isoformat()),
+    ]
+
+
+def _node(row: sqlite3.Row, macs: list[str]) -> CachedNode:
+    return CachedNode(
+        node_id=row["id"],
+        mac_address=macs[0] if macs else "",
+        more_macs=tuple(macs[1:]),
+        state=NodeState(row["state"]),
+        attempt=row["attempt"],
+        workflow_id=row["workflow_id"],
+        base_version=row["base_version"],
+        base_state_rev=row["base_state_rev"],
+        base_state=NodeState(row["base_state"]) if row["base_state"] else None,
+        base_attempt=row["base_attempt"] or 0,
+        hostname=row["hostname"],
+        boot_token=row["boot_token"] or "",
+        begun=bool(row["begun"]),
+        conflict_id=row["conflict_id"],
+        updated_at=datetime.fromisoformat(row["updated_at"]),
+        cached_at=datetime.fromisoformat(row["cached_at"]),
+    )
+
+
+def normalised(node: CachedNode) -> CachedNode:
+    macs = tuple(str(MacAddress.parse(mac)) for mac in (node.mac_address, *node.more_macs))
+    return replace(node, mac_address=macs[0], more_macs=macs[1:], state=NodeState.parse(node.state))
+
+
+def _owner(tx: Transaction, mac: str) -> str | None:
+    row = tx.execute("SELECT node_id FROM node_mac WHERE mac = ?", [mac]).fetchone()
+    return None if row is None else str(row["node_id"])
+
+
+def _macs(tx: Transaction, node_id: str) -> list[str]:
+    rows: Iterable[sqlite3.Row] = tx.execute("SELECT mac FROM node_mac WHERE node_id = ? ORDER BY rowid", [node_id])
+    return [row["mac"] for row in rows]
+
+
+def _union(kept: CachedNode, gone: CachedNode) -> tuple[str, ...]:
+    return (*kept.more_macs, *(mac for mac in gone.macs if mac not in kept.macs))
+
+
+def _chase(aliases: dict[str, str], old: str, new: str) -> dict[str, str]:
+    return {old: new} | {alias: new for alias, node_id in aliases.items() if node_id == old}

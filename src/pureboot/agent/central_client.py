@@ -1,0 +1,160 @@
+"""Central over HTTP. Whatever goes wrong on the way leaves here as one of our errors; nothing else knows HTTP.
+
+An answer counts only if it is central's: HTML with status 200 from a captive portal is `CentralUnavailable` too, so the
+same items go again.
+"""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import quote
+
+import httpx2
+from pydantic import BaseModel, ValidationError
+
+from pureboot.core.errors import CentralUnavailable, SettingsError
+from pureboot.wire.errors import from_answer
+from pureboot.wire.messages import (
+    AgentCredential,
+    AgentRegistration,
+    FeedPage,
+    Heartbeat,
+    HeartbeatAnswer,
+    PushAnswer,
+    PushRequest,
+)
+
+# A request may take this many times the wait for one byte: a batch over a slow WAN is long, but not without end.
+PATIENCE_FACTOR = 6
+
+Answer = TypeVar("Answer", bound=BaseModel)
+
+
+def http_client(
+    central_url: str,
+    *,
+    timeout: float,
+    ca_file: Path | None = None,
+    transport: httpx2.AsyncBaseTransport | None = None,
+) -> httpx2.AsyncClient:
+    """Raises SettingsError for a CA file that cannot be read. Proxy variables of the host are not meant for us."""
+    try:
+        verify = ssl.create_default_context(cafile=str(ca_file)) if ca_file else True
+    except OSError as error:
+        raise SettingsError(f"ca_file {ca_file} cannot be read: {error}.") from None
+    return httpx2.AsyncClient(
+        base_url=central_url,
+        timeout=timeout,
+        verify=verify,
+        transport=transport,
+        trust_env=False,
+        follow_redirects=False,
+    )
+
+
+class CentralClient:
+    """`timeout` is in seconds, for connecting and for each wait for bytes. Closed by whoever made `http`."""
+
+    def __init__(self, http: httpx2.AsyncClient, *, timeout: float = 5.0, credential: str = "") -> None:
+        self._http = http
+        self._timeout = timeout
+        self._headers = {"Authorization": f"Bearer {credential}"} if credential else {}
+
+    async def healthy(self) -> bool:
+        """Raises CentralUnavailable unless central itself says it is well."""
+        answer = await self._send("GET", "/health", Health)
+        return answer.status == "ok"
+
+    async def register(self, registration: AgentRegistration) -> AgentCredential:
+        return await self._send("POST", "/api/v1/agents/register", AgentCredential, body=registration)
+
+    async def push(self, request: PushRequest) -> PushAnswer:
+        return await self._send("POST", "/api/v1/sync/push", PushAnswer, body=request)
+
+    async def changes(self, since: str, *, limit: int = 500, wait: float = 0) -> FeedPage:
+        query = {"since": since, "limit": str(limit), "wait": f"{wait:g}"}
+        return await self._send("GET", "/api/v1/sync/changes", FeedPage, query=query, patience=wait)
+
+    async def heartbeat(self, heartbeat: Heartbeat) -> HeartbeatAnswer:
+        return await self._send("POST", "/api/v1/agents/heartbeat", HeartbeatAnswer, body=heartbeat)
+
+    @asynccontextmanager
+    async def download(self, name: str, offset: int = 0) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The bytes of content `category/path` from `offset` on."""
+        headers = self._headers | ({"Range": f"bytes={offset}-"} if offset else {})
+        path = f"/api/v1/content/{quote(name)}"
+        try:
+            async with self._http.stream("GET", path, headers=headers, timeout=self._timeout) as response:
+                if response.status_code not in (200, 206) or (offset and response.status_code != 206):
+                    await response.aread()
+                    raise from_answer(response.status_code, _json(response), _retry_after(response))
+                yield response.aiter_bytes()
+        except (httpx2.HTTPError, httpx2.StreamError, httpx2.InvalidURL) as error:
+            raise _unavailable(error) from error
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        kind: type[Answer],
+        *,
+        body: BaseModel | None = None,
+        query: dict[str, str] | None = None,
+        patience: float = 0,
+    ) -> Answer:
+        content = None if body is None else body.model_dump_json(by_alias=True).encode()
+        headers = self._headers | ({"Content-Type": "application/json"} if content else {})
+        timeout = httpx2.Timeout(self._timeout, read=self._timeout + patience)
+        try:
+            # A byte now and then keeps each wait short and the whole without end.
+            async with asyncio.timeout(PATIENCE_FACTOR * self._timeout + patience):
+                response = await self._http.request(
+                    method, path, params=query, content=content, headers=headers, timeout=timeout
+                )
+        except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError) as error:
+            raise _unavailable(error) from error
+        return _read(response, kind)
+
+
+class Health(BaseModel):
+    status: str
+
+
+def _read(response: httpx2.Response, kind: type[Answer]) -> Answer:
+    body = _json(response)
+    if response.status_code >= 300:
+        error = from_answer(response.status_code, body, _retry_after(response))
+        if not (isinstance(body, dict) and "error" in body):  # somebody on the way answered, not central
+            raise CentralUnavailable(error.message)
+        raise error
+    try:
+        return kind.model_validate(body)
+    except ValidationError as error:
+        raise CentralUnavailable(
+            f"It answered, but not as central: {error.error_count()} field(s) are wrong."
+        ) from None
+
+
+def _json(response: httpx2.Response) -> object:
+    try:
+        parsed: object = response.json()
+        return parsed
+    except ValueError:
+        return None
+
+
+def _retry_after(response: httpx2.Response) -> float | None:
+    text = response.headers.get("Retry-After", "")
+    return float(text) if text.isdigit() else None
+
+
+def _unavailable(error: Exception) -> CentralUnavailable:
+    what = (
+        "did not answer in time"
+        if isinstance(error, (httpx2.TimeoutException, TimeoutError))
+        else "could not be reached"
+    )
+    return CentralUnavailable(f"Central {what} ({type(error).__name__}).")

@@ -1,0 +1,85 @@
+"""Time as the agent uses it.
+
+Clocks at sites are wrong. What orders and ages things is CLOCK_BOOTTIME, which no NTP step moves and which counts
+suspended time; the wall clock is for people to read, and stands in only across the agent's own reboot.
+"""
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+# Across a reboot an age comes from the wall clock, which is good to a minute at best.
+REBOOT_UNCERTAINTY = 60.0
+DRIFT = 100e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """One moment on all three: which boot of the host, seconds of its boot-time clock, seconds of the wall clock."""
+
+    boot_id: str
+    boottime: float
+    wall: float
+
+    def dump(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def load(cls, text: str | None) -> "Stamp | None":
+        return cls(**json.loads(text)) if text else None
+
+    @property
+    def when(self) -> datetime:
+        return datetime.fromtimestamp(self.wall, UTC)
+
+
+class Clock(Protocol):
+    def stamp(self) -> Stamp: ...
+
+
+class SystemClock:
+    def __init__(self) -> None:
+        self._boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+    def stamp(self) -> Stamp:
+        return Stamp(self._boot_id, time.clock_gettime(time.CLOCK_BOOTTIME), time.time())
+
+
+@dataclass(frozen=True, slots=True)
+class Age:
+    """Seconds, and how far off they may be."""
+
+    seconds: float
+    uncertainty: float
+
+
+def age_of(moment: Stamp, now: Stamp) -> Age:
+    """How long ago `moment` was. After a reboot the wall clock answers; if it ran backwards, nothing is known but that
+    it was before."""
+    if moment.boot_id == now.boot_id:
+        seconds = max(0.0, now.boottime - moment.boottime)
+        return Age(seconds, 0.1 + DRIFT * seconds)
+    seconds = now.wall - moment.wall
+    return Age(seconds, REBOOT_UNCERTAINTY + DRIFT * seconds) if seconds >= 0 else Age(0.0, float("inf"))
+
+
+def trusted_age(moment: Stamp | None, last_kept: Stamp | None, now: Stamp) -> float | None:
+    """Seconds since `moment`, or None where the clock cannot tell: the age of an approval is a safety limit.
+
+    `last_kept` is the newest stamp on disk (one a minute). After a reboot of the host the wall clock serves only if it
+    has not run backwards since then.
+    """
+    if moment is None:
+        return None
+    if moment.boot_id == now.boot_id:
+        return max(0.0, now.boottime - moment.boottime)
+    if last_kept is None or now.wall < last_kept.wall or now.wall < moment.wall:
+        return None
+    by_wall = now.wall - moment.wall
+    if last_kept.boot_id != moment.boot_id:
+        return by_wall
+    # The wall clock may have been set between the two; the limit is kept by whichever says older.
+    return max(by_wall, (last_kept.boottime - moment.boottime) + (now.wall - last_kept.wall))

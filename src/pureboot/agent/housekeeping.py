@@ -1,0 +1,69 @@
+"""Once a minute: what is kept in memory goes to disk, what is old goes away."""
+
+import asyncio
+import contextlib
+import logging
+from datetime import UTC, datetime, timedelta
+
+from pureboot.agent.connectivity import ConnectivityMonitor
+from pureboot.agent.database import set_meta
+from pureboot.agent.observations import Observations
+from pureboot.agent.queue import SyncQueue
+from pureboot.agent.site import SiteState
+from pureboot.core.errors import PureBootError
+from pureboot.storage.sqlite import Transaction
+
+log = logging.getLogger(__name__)
+
+
+class Housekeeping:
+    """`interval` in seconds."""
+
+    def __init__(
+        self,
+        site: SiteState,
+        queue: SyncQueue,
+        observations: Observations,
+        connectivity: ConnectivityMonitor,
+        *,
+        sent_retention_days: int,
+        interval: float = 60.0,
+    ) -> None:
+        self._site, self._queue, self._observations, self._connectivity = site, queue, observations, connectivity
+        self._retention = timedelta(days=sent_retention_days)
+        self._interval = interval
+        self._task: asyncio.Task[None] | None = None
+
+    async def tidy(self) -> None:
+        await self._observations.flush()
+        await self._queue.database.store.write(self._keep)
+
+    async def start(self) -> None:
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="housekeeping")
+
+    async def stop(self) -> None:
+        """What was observed until now is still kept."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+            await self._try()
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(self._interval)
+            await self._try()
+
+    async def _try(self) -> None:
+        try:
+            await self.tidy()
+        except PureBootError as error:
+            log.error("housekeeping failed: %s", error.message)
+
+    def _keep(self, tx: Transaction) -> None:
+        self._site.keep_clock(tx)
+        self._queue.forget_sent(tx, datetime.now(UTC) - self._retention)
+        if (last := self._connectivity.last_online_at) is not None:
+            set_meta(tx, "last_online_at", last.isoformat())

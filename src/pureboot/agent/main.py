@@ -1,0 +1,255 @@
+"""A site agent, built in one place: read it from top to bottom to see what depends on what."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable
+from datetime import datetime
+from typing import TypeVar
+
+import httpx2
+
+from pureboot.agent import identity
+from pureboot.agent.app import create_app
+from pureboot.agent.boot_service import AgentBootService
+from pureboot.agent.cache.content_cache import ContentCache
+from pureboot.agent.cache.state_cache import NodeStateCache
+from pureboot.agent.central_client import CentralClient, http_client
+from pureboot.agent.clock import SystemClock
+from pureboot.agent.conflicts import ConflictDetector, ConflictTable
+from pureboot.agent.connectivity import ConnectivityMonitor
+from pureboot.agent.content import ContentFetcher
+from pureboot.agent.database import Database, get_meta
+from pureboot.agent.heartbeat import HeartbeatService
+from pureboot.agent.housekeeping import Housekeeping
+from pureboot.agent.journal import Journal
+from pureboot.agent.metrics import SiteCollector, registry_of
+from pureboot.agent.mirror import Mirror
+from pureboot.agent.observations import Observations
+from pureboot.agent.offline_boot import OfflineBootGenerator
+from pureboot.agent.people import SiteAdmins
+from pureboot.agent.progress import InstallProgress
+from pureboot.agent.proxy import CentralProxy
+from pureboot.agent.queue import SyncQueue
+from pureboot.agent.queue_processor import QueueProcessor
+from pureboot.agent.routes.boot import boot_routes
+from pureboot.agent.routes.files import file_routes
+from pureboot.agent.routes.nodes import node_routes
+from pureboot.agent.routes.status import Status
+from pureboot.agent.site import SiteState
+from pureboot.agent.sync import CacheSyncService
+from pureboot.config.settings import AgentSettings
+from pureboot.core.errors import SettingsError
+from pureboot.wire.http import bind, serve_http
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class SiteAgent:
+    """Born complete, with its file open and nothing asked of central. `transport` reaches central; none: the network.
+
+    Raises SettingsError for a folder that `pureboot agent init` has not written or that cannot be used.
+    """
+
+    def __init__(self, settings: AgentSettings, *, transport: httpx2.AsyncBaseTransport | None = None) -> None:
+        self.settings = settings
+        self.identity = identity.load(settings.data_dir)
+        central_url = settings.central_url or self.identity.central_url
+        site_id = settings.site_id or self.identity.site_id
+        people = _usable(settings, lambda: SiteAdmins(settings.data_dir))
+
+        clock = SystemClock()
+        self.database = Database(settings.data_dir / "state" / "agent.db")
+        _usable(settings, self.database.open)
+        self.site = SiteState(self.database, clock)
+        self.state_cache = NodeStateCache(self.database)
+        self.sync_queue = SyncQueue(self.database, clock=clock)
+        conflicts = ConflictTable(self.database)
+        for view in (self.site, self.state_cache, conflicts):
+            view.load()
+        self.conflict_detector = ConflictDetector(self.state_cache, table=conflicts)
+        self.content_cache = ContentCache(settings.data_dir / "cache", settings.cache_max_bytes)
+
+        self.connectivity = ConnectivityMonitor(
+            central_url,
+            settings.connectivity_check_interval,
+            settings.connectivity_timeout,
+            settings.connectivity_failure_threshold,
+            last_online_at=_when(get_meta(self.database.store, "last_online_at")),
+            ca_file=settings.ca_file,
+            transport=transport,
+        )
+        self._http = http_client(
+            central_url, timeout=settings.connectivity_timeout, ca_file=settings.ca_file, transport=transport
+        )
+        client = CentralClient(self._http, timeout=settings.connectivity_timeout, credential=self.identity.credential)
+
+        self.journal = Journal(
+            self.state_cache,
+            self.sync_queue,
+            self.site,
+            registrations_per_minute=settings.registrations_per_minute,
+        )
+        self.proxy = CentralProxy(
+            central_url,
+            self.connectivity,
+            self.sync_queue,
+            agent_id=self.identity.agent_id,
+            client=client,
+            journal=self.journal,
+            site=self.site,
+            write_confirm_budget=settings.write_confirm_budget,
+        )
+        mirror = Mirror(self.state_cache, self.sync_queue, self.site, conflicts)
+        self.queue_processor = QueueProcessor(
+            self.sync_queue,
+            self.proxy,
+            self.connectivity,
+            settings.queue_batch_size,
+            settings.queue_retry_delay,
+            settings.queue_max_retries,
+            mirror=mirror,
+            batch_max=settings.queue_batch_max,
+        )
+
+        self.observations = Observations(self.journal)
+        self.offline_generator = OfflineBootGenerator(
+            self.state_cache,
+            self.content_cache,
+            site_id,
+            settings.offline_default_action,
+            site=self.site,
+            journal=self.journal,
+            proxy=self.proxy,
+            connectivity=self.connectivity,
+            observations=self.observations,
+            install_max_age=settings.offline_install_max_age,
+            stale_after=settings.stale_after,
+            # What is left of a boot's time covers the decision and its commit.
+            confirm_budget=min(settings.write_confirm_budget, 0.7 * settings.boot_budget),
+        )
+        self.boot_service = AgentBootService(
+            site_id,
+            self.connectivity,
+            self.offline_generator,
+            budget=settings.boot_budget,
+            advertise_url=settings.advertise_url,
+        )
+        self.fetcher = ContentFetcher(
+            self.content_cache, client, wanted=self.site.content, keep=lambda: frozenset(self.sync.needed())
+        )
+        self.sync = CacheSyncService(
+            client,
+            self.connectivity,
+            mirror,
+            self.site,
+            self.state_cache,
+            self.sync_queue,
+            self.fetcher,
+            self.conflict_detector,
+            drain=self.queue_processor.process_queue,
+            retry_delay=settings.queue_retry_delay,
+        )
+        self.heartbeat = HeartbeatService(
+            self.identity.agent_id,
+            client,
+            self.connectivity,
+            self.sync_queue,
+            conflicts,
+            self.content_cache,
+            self.site,
+            self.observations,
+            data_dir=settings.data_dir,
+            interval=settings.heartbeat_interval,
+            active_boots=lambda: self.boot_service.active,
+            services=lambda: {"http": "running"},
+            on_command=self._obey,
+        )
+        self.housekeeping = Housekeeping(
+            self.site,
+            self.sync_queue,
+            self.observations,
+            self.connectivity,
+            sent_retention_days=settings.sent_retention_days,
+        )
+
+        progress = InstallProgress(self.state_cache, self.site, self.journal)
+        collector = SiteCollector(
+            self.heartbeat.collect,
+            self.offline_generator.boots,
+            self.state_cache.count,
+            lambda: (self.content_cache.hits, self.content_cache.misses),
+        )
+        status = Status(
+            people,
+            connectivity=self.connectivity,
+            heartbeat=self.heartbeat,
+            queue=self.sync_queue,
+            detector=self.conflict_detector,
+            content=self.content_cache,
+            nodes=self.state_cache,
+            site=self.site,
+            sync=self.sync,
+            registry=registry_of(collector),
+        )
+        self.app = create_app(
+            [
+                *boot_routes(self.boot_service),
+                *file_routes(self.fetcher, served=progress.served),
+                *node_routes(self.proxy, self.state_cache),
+                *status.routes(),
+            ],
+            max_body_bytes=settings.max_body_bytes,
+        )
+
+    async def start(self) -> None:
+        """Begins to serve the site. Asks nothing of central that anyone waits for."""
+        await self.sync_queue.initialize()
+        for part in (self.connectivity, self.queue_processor, self.sync, self.heartbeat, self.housekeeping):
+            await part.start()
+
+    async def stop(self) -> None:
+        for part in (self.housekeeping, self.heartbeat, self.sync, self.queue_processor, self.connectivity):
+            await part.stop()
+        await self.fetcher.aclose()
+        await self._http.aclose()
+        self.database.close()
+
+    async def _obey(self, command: dict[str, object]) -> None:
+        if command.get("command") == "sync":
+            self.sync.request()
+        else:
+            log.warning("central asks for %s, which this agent does not know", command.get("command"))
+
+
+async def run(settings: AgentSettings) -> None:
+    """Serves until SIGTERM or SIGINT."""
+    with bind(settings.host, settings.port) as sock:
+        agent = SiteAgent(settings)
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await agent.start()
+        try:
+            where = ":".join(map(str, sock.getsockname()[:2]))
+            log.warning("site agent %s serves on %s", agent.identity.agent_id, where)
+            await serve_http(agent.app, sock, stop=stop, max_connections=settings.max_connections)
+        finally:
+            await agent.stop()
+
+
+def _usable(settings: AgentSettings, make: Callable[[], T]) -> T:
+    try:
+        return make()
+    except OSError as error:
+        raise SettingsError(
+            f"data_dir {settings.data_dir} cannot be used: {error.strerror or error}.",
+            hint="The agent has to be able to write there.",
+        ) from None
+
+
+def _when(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None

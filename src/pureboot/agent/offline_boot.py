@@ -1,0 +1,219 @@
+"""From what the site knows to a boot script: look, decide, commit what the decision needs, render.
+
+The same path answers online and offline; what differs is what `core.boot.decide` is told about the link.
+"""
+
+import logging
+from collections import Counter
+from datetime import UTC, datetime
+
+from pureboot.agent.cache.content_cache import ContentCache
+from pureboot.agent.cache.state_cache import CachedNode, NodeStateCache
+from pureboot.agent.clock import Stamp
+from pureboot.agent.connectivity import AlwaysOffline, ConnectivityMonitor
+from pureboot.agent.journal import Journal, Moved
+from pureboot.agent.observations import Observations
+from pureboot.agent.proxy import CentralProxy
+from pureboot.agent.queue import SyncQueue
+from pureboot.agent.site import SiteState
+from pureboot.core import boot, ipxe
+from pureboot.core.boot import Decision, DefaultAction, Halt, Install, KnownNode, LocalDisk, UnknownNode
+from pureboot.core.errors import Busy
+from pureboot.core.lifecycle import Autonomy, NodeState
+from pureboot.core.mac import MacAddress
+from pureboot.core.node import Workflow, clean_facts
+
+log = logging.getLogger(__name__)
+
+# What iPXE calls the facts of the entry script's query, and what we call them.
+FACTS = {
+    "uuid": "system_uuid",
+    "serial": "serial_number",
+    "manufacturer": "vendor",
+    "product": "model",
+    "buildarch": "architecture",
+}
+# Between two looks another request of the same machine may have moved the node; more than a few times is no accident.
+LOOKS = 4
+
+
+class OfflineBootGenerator:
+    """`site_id` is the site's name as the machine's screen shows it.
+
+    `confirm_budget`: seconds a boot may wait for central where the site cannot know (an unknown machine) or may not
+    decide alone (readonly); it has to leave room inside the boot's own budget.
+    """
+
+    def __init__(
+        self,
+        state_cache: NodeStateCache,
+        content_cache: ContentCache,
+        site_id: str,
+        default_action: str = "local",
+        *,
+        site: SiteState | None = None,
+        journal: Journal | None = None,
+        proxy: CentralProxy | None = None,
+        connectivity: ConnectivityMonitor | None = None,
+        observations: Observations | None = None,
+        install_max_age: float = 24 * 3600.0,
+        stale_after: float = 300.0,
+        confirm_budget: float = 0.7,
+        base_url: str = "",
+    ) -> None:
+        queue = SyncQueue(state_cache.database)
+        self.state_cache = state_cache
+        self.content_cache = content_cache
+        self.site_id = site_id
+        self.default_action = DefaultAction(default_action)
+        self.boots: Counter[tuple[str, str]] = Counter()
+        self._site = site or SiteState(state_cache.database, queue.clock)
+        self._journal = journal or Journal(state_cache, queue, self._site)
+        self._link = connectivity or AlwaysOffline()
+        self._proxy = proxy or CentralProxy("", None, queue, journal=self._journal, site=self._site)
+        self._observations = observations or Observations(self._journal)
+        self._install_max_age = install_max_age
+        self._stale_after = stale_after
+        self._confirm_budget = confirm_budget
+        self._base_url = base_url
+
+    async def generate_script(
+        self, mac: str, hardware_info: dict[str, str] | None = None, *, base_url: str = ""
+    ) -> str:
+        """A whole script, with everything committed that it stands on. Raises Malformed for a bad MAC.
+
+        `hardware_info`: what the machine says of itself, under iPXE's names or ours.
+        """
+        address = MacAddress.parse(mac)
+        facts = facts_of(hardware_info or {})
+        decision, node = await self._settled(address, facts)
+        if node is not None:
+            self._observations.saw(node.node_id)
+        link = self.link()
+        self.boots[type(decision).__name__, link] += 1
+        return ipxe.render(decision, self._banner(address, node, link, base_url or self._base_url))
+
+    def link(self) -> ipxe.Link:
+        if not self._link.is_online:
+            return ipxe.Link.OFFLINE
+        age = self._site.knowledge_age()
+        return ipxe.Link.STALE if age is None or age > self._stale_after else ipxe.Link.ONLINE
+
+    def missing(self, workflow: Workflow | None) -> tuple[str, ...]:
+        """Content of a workflow that is not whole and verified here, in central's current version."""
+        return tuple(name for name in (workflow.content if workflow else ()) if not self._holds(name))
+
+    def decide(self, address: MacAddress) -> tuple[Decision, CachedNode | None]:
+        """What the machine would be told now, and of which node; changes nothing."""
+        node = self.state_cache.by_mac(address)
+        known = UnknownNode(self.state_cache.last_state(address)) if node is None else self._known(node)
+        return boot.decide(known, self._view(), now=0.0), node
+
+    async def _settled(self, address: MacAddress, facts: dict[str, str]) -> tuple[Decision, CachedNode | None]:
+        asked = False
+        for _ in range(LOOKS):
+            decision, node = self.decide(address)
+            try:
+                if node is None and not asked and self._registers(decision, address):
+                    asked = True
+                    if await self._register(address, facts):
+                        continue
+                    return decision, self.state_cache.by_mac(address)
+                return await self._commit(decision, node)
+            except Moved:
+                continue
+            except Busy as error:  # the disk is full, or too many new machines: boots go on, nothing new begins
+                return LocalDisk(error.message), node
+        return LocalDisk("Several requests of this machine got in each other's way."), self.state_cache.by_mac(address)
+
+    def _registers(self, decision: Decision, address: MacAddress) -> bool:
+        """Every machine nobody knows is recorded, but not one whose end is what `last_known` goes by."""
+        remembered = self.state_cache.last_state(address) is not None
+        by_memory = remembered and self._view().default_action is DefaultAction.LAST_KNOWN and not self._link.is_online
+        return not by_memory and not isinstance(decision, Halt)
+
+    async def _register(self, address: MacAddress, facts: dict[str, str]) -> bool:
+        """True where central has said more about the machine than that it is new."""
+        accepted = await self._journal.register(address, facts=facts)
+        await self._proxy.confirmed(accepted, self._confirm_budget)
+        node = self.state_cache.by_mac(address)
+        return node is not None and node.base is not None and node.state is not NodeState.DISCOVERED
+
+    async def _commit(self, decision: Decision, node: CachedNode | None) -> tuple[Decision, CachedNode | None]:
+        if node is None or not isinstance(decision, (LocalDisk, Install)):
+            return decision, node
+        if decision.edges:
+            accepted = await self._journal.begin(node.node_id, decision.edges)
+            node = accepted.node
+            if node.stage != decision.edges[-1].target:
+                await self._proxy.confirmed(accepted, self._confirm_budget)
+                node = self.state_cache.by_id(node.node_id) or node
+                if node.stage != decision.edges[-1].target:
+                    return LocalDisk("This site is readonly, and central did not confirm the install in time."), node
+        if isinstance(decision, Install) and not node.boot_token:
+            node = await self._journal.issue_token(node)
+        return decision, node
+
+    def _known(self, node: CachedNode) -> KnownNode:
+        workflow = self._site.workflow(node.workflow_id)
+        waits = node.state in (NodeState.PENDING, NodeState.REPROVISION, NodeState.INSTALLING)
+        age = self._site.knowledge_age()
+        return KnownNode(
+            stage=node.stage,
+            workflow=workflow,
+            missing=self.missing(workflow) if waits else (),
+            begun=node.begun,
+            disputed=node.conflict_id is not None,
+            approved_at=None if age is None else -age,
+        )
+
+    def _view(self) -> boot.Site:
+        document = self._site.document
+        action = document.offline_default_action if document else None
+        max_age = document.offline_install_max_age if document else None
+        return boot.Site(
+            autonomy=self._site.autonomy if document else Autonomy.LIMITED,
+            online=self._link.is_online,
+            default_action=DefaultAction(action) if action else self.default_action,
+            install_max_age=max_age or self._install_max_age,
+        )
+
+    def _holds(self, name: str) -> bool:
+        document = self._site.content(name)
+        return document is not None and self.content_cache.contains(name, document.digest)
+
+    def _banner(self, address: MacAddress, node: CachedNode | None, link: ipxe.Link, base_url: str) -> ipxe.Banner:
+        since = self._link.last_online_at
+        return ipxe.Banner(
+            mac=str(address),
+            site=self._site.document.name if self._site.document else self.site_id,
+            link=link,
+            state=str(node.stage) if node else "unknown",
+            offline_since=_text(since) if since else "never online",
+            last_sync=_moment(self._site.last_pass),
+            base_url=base_url,
+            token=node.boot_token if node else "",
+        )
+
+
+def facts_of(hardware_info: dict[str, str]) -> dict[str, str]:
+    """`name.hex` is the same fact as `name`, as the hexadecimal digits of its bytes."""
+    plain = {name.removesuffix(".hex"): _decoded(name, value) for name, value in hardware_info.items()}
+    return clean_facts({FACTS.get(name, name): value for name, value in plain.items() if value})
+
+
+def _decoded(name: str, value: str) -> str:
+    if not name.endswith(".hex"):
+        return value
+    try:
+        return bytes.fromhex(value).decode("utf-8", "replace")
+    except ValueError:
+        return ""
+
+
+def _moment(stamp: Stamp | None) -> str:
+    return _text(stamp.when) if stamp else "never"
+
+
+def _text(when: datetime) -> str:
+    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

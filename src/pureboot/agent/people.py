@@ -1,0 +1,60 @@
+"""Who may look at the site: whoever sits on the agent's own machine, or shows the site's admin token."""
+
+import hashlib
+import hmac
+import os
+import secrets
+from ipaddress import ip_address
+from pathlib import Path
+
+from starlette.requests import Request
+
+from pureboot.core.errors import Forbidden, Unauthenticated
+
+
+class SiteAdmins:
+    """The token lies in `DIR/admin-token` (0600), made at the first start."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._digest = hashlib.sha256(_token(data_dir / "admin-token").encode()).digest()
+
+    def admit(self, request: Request) -> None:
+        """Raises Unauthenticated or Forbidden."""
+        if _is_loopback(request):
+            return
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise Unauthenticated(
+                "This page is for people of this site.",
+                hint="Ask from the agent's own machine, or send its admin token (DATA_DIR/admin-token).",
+            )
+        if not hmac.compare_digest(hashlib.sha256(token.strip().encode()).digest(), self._digest):
+            raise Forbidden("This is not the site's admin token.", hint="It lies in DATA_DIR/admin-token.")
+
+
+def _is_loopback(request: Request) -> bool:
+    """A request from this host. A browser that was lured here (DNS rebinding) names another host, and is none."""
+    try:
+        from_here = request.client is not None and ip_address(request.client.host).is_loopback
+    except ValueError:
+        return False
+    host = request.url.hostname or ""
+    return from_here and (host == "localhost" or _is_address(host))
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _token(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        token = secrets.token_urlsafe(32)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(token + "\n")
+        return token

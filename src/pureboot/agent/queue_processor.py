@@ -1,0 +1,188 @@
+"""Drains the outbox while central answers: in order, in batches that grow, and patient when it does not."""
+
+import asyncio
+import contextlib
+import logging
+import math
+import random
+import time
+from collections.abc import Callable
+
+from pydantic import BaseModel
+
+from pureboot.agent.cache.state_cache import NodeStateCache
+from pureboot.agent.conflicts import ConflictTable
+from pureboot.agent.connectivity import ConnectivityMonitor
+from pureboot.agent.mirror import Mirror
+from pureboot.agent.proxy import CentralProxy
+from pureboot.agent.queue import SyncQueue
+from pureboot.agent.site import SiteState
+from pureboot.core.backoff import Backoff
+from pureboot.core.errors import Busy, CentralUnavailable, Invalid, PureBootError, TooLarge
+from pureboot.storage.sqlite import Transaction
+from pureboot.wire.messages import Outcome, PushAnswer, PushItem, PushResult
+
+log = logging.getLogger(__name__)
+
+# A batch answered within this is no strain on central: the next may be twice as large.
+QUICK = 0.5
+
+
+class ProcessResult(BaseModel):
+    processed: int = 0
+    failed: int = 0
+    remaining: int = 0
+    errors: list[str] = []
+
+
+class QueueProcessor:
+    """`batch_size` is where each drain starts. `retry_delay` (seconds) is the base of the backoff, `max_retries` how
+    often an item that central itself puts off is offered before it stops its lane.
+
+    A transport failure never counts against an item: it says nothing about it.
+    """
+
+    def __init__(
+        self,
+        queue: SyncQueue,
+        proxy: CentralProxy,
+        connectivity: ConnectivityMonitor,
+        batch_size: int = 10,
+        retry_delay: float = 5.0,
+        max_retries: int = 3,
+        *,
+        mirror: Mirror | None = None,
+        batch_max: int = 200,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.queue = queue
+        self.proxy = proxy
+        self.connectivity = connectivity
+        self.batch_size = batch_size
+        self.retry_delay = retry_delay
+        self.max_retries = max_retries
+        self._mirror = mirror or _mirror(queue)
+        self._batch_max = max(batch_max, batch_size)
+        self._backoff = Backoff(base=retry_delay)
+        self._chance = chance
+        self._failures = 0
+        self._wake = asyncio.Event()
+        self._rested = asyncio.Event()
+        self._rested.set()
+        self._pause = 0.0
+        self._cut_short = -math.inf
+        self._task: asyncio.Task[None] | None = None
+        self._one_at_a_time = asyncio.Lock()
+        queue.on_arrival(self._wake.set)
+        connectivity.add_listener(self._link_changed)
+        connectivity.on_recovery(self._recovered)
+
+    async def process_queue(self) -> ProcessResult:
+        """Pushes until the queue is empty, central is offline or stops answering, or all that is left must wait."""
+        result = ProcessResult()
+        async with self._one_at_a_time:
+            size = self.batch_size
+            while self.connectivity.is_online and (items := await self._next(size)):
+                began = time.monotonic()
+                try:
+                    answer = await self.proxy.push(items)
+                except (TooLarge, Invalid) as error:
+                    if len(items) == 1:
+                        await self._put_off(items[0], error)
+                    size = max(1, len(items) // 2)
+                    continue
+                except PureBootError as error:
+                    self._failures += 1
+                    result.errors.append(error.message)
+                    log.warning("push failed: %s", error.message)
+                    self._rest(error)
+                    self._wake.set()
+                    break
+                self._failures = 0
+                await self._settle(items, answer, result)
+                size = min(size * 2, self._batch_max) if time.monotonic() - began < QUICK else size
+                await asyncio.sleep(answer.backpressure.after_ms / 1000)
+        result.remaining = self.queue.pending_count
+        return result
+
+    async def start(self) -> None:
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="queue processor")
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+    async def _run(self) -> None:
+        while True:
+            await self._patience()
+            self._wake.clear()
+            await self.process_queue()
+            due = await self.queue.database.store.read(self.queue.next_due)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), None if due is None else max(due, 0.05))
+
+    def _rest(self, error: PureBootError) -> None:
+        """Agent-level backoff: however much waits and arrives, one agent asks once in a while."""
+        asked = None
+        if isinstance(error, Busy) and not isinstance(error, CentralUnavailable):
+            asked = error.retry_after
+        self._pause = self._backoff.delay(self._failures, self._chance(), asked)
+        self._rested.clear()
+
+    async def _patience(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._rested.wait(), self._pause)
+        self._rested.set()
+
+    async def _next(self, size: int) -> list[PushItem]:
+        return await self.queue.database.store.read(lambda c: self.queue.batch(c, size))
+
+    async def _settle(self, items: list[PushItem], answer: PushAnswer, result: ProcessResult) -> None:
+        stopped: set[str] = set()
+        lanes = {item.id: item.lane for item in items}
+
+        def on_retry(tx: Transaction, outcome: PushResult) -> None:
+            # Only the first of a lane was put off for its own sake; those behind it wait for it.
+            if (lane := lanes[outcome.id]) not in stopped:
+                stopped.add(lane)
+                self._count_retry(tx, outcome.id, outcome.reason or "central asked to try it later")
+
+        await self._mirror.settle(items, answer, on_retry)
+        failed = sum(r.effect is Outcome.REJECTED for r in answer.results)
+        result.failed += failed
+        result.processed += sum(r.settled for r in answer.results) - failed
+        result.errors += [r.reason for r in answer.results if r.reason and r.effect is Outcome.REJECTED]
+
+    async def _put_off(self, item: PushItem, error: PureBootError) -> None:
+        """One item that central cannot even read."""
+        await self.queue.database.store.write(lambda tx: self._count_retry(tx, item.id, error.message))
+
+    def _count_retry(self, tx: Transaction, queue_id: str, reason: str) -> None:
+        row = tx.execute("SELECT attempts FROM sync_queue WHERE id = ?", [queue_id]).fetchone()
+        attempts = 0 if row is None else row["attempts"] + 1
+        if attempts >= self.max_retries:
+            self.queue.fail(tx, queue_id, reason, refused=False)
+        else:
+            self.queue.postpone(tx, queue_id, reason, self._backoff.delay(attempts, self._chance()))
+
+    async def _link_changed(self, online: bool) -> None:
+        if online:
+            self._failures = 0
+            self._rested.set()
+            self._wake.set()
+
+    def _recovered(self) -> None:
+        # Not every time: central's health may be well while each push fails, and would undo every backoff at once.
+        if not self._rested.is_set() and time.monotonic() - self._cut_short > self._backoff.cap:
+            self._cut_short = time.monotonic()
+            self._rested.set()
+        self._wake.set()
+
+
+def _mirror(queue: SyncQueue) -> Mirror:
+    site = SiteState(queue.database, queue.clock)
+    return Mirror(NodeStateCache(queue.database), queue, site, ConflictTable(queue.database))

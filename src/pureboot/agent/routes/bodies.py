@@ -1,0 +1,36 @@
+"""Reading what machines send: JSON or a form, unknown fields ignored, errors in one sentence."""
+
+import json
+from json import JSONDecodeError
+from typing import TypeVar
+from urllib.parse import parse_qsl
+
+from pydantic import BaseModel, ValidationError
+from starlette.requests import Request
+
+from pureboot.core.errors import Malformed
+from pureboot.wire.messages import explain
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+async def read_body(request: Request, kind: type[Body]) -> Body:
+    raw = await request.body()
+    if request.headers.get("Content-Type", "").startswith("application/x-www-form-urlencoded"):
+        parsed: object = dict(parse_qsl(raw.decode("utf-8", "replace"), keep_blank_values=True))
+    else:
+        parsed = _json(raw)
+    try:
+        return kind.model_validate(parsed)
+    except ValidationError as error:
+        raise explain(error) from None
+
+
+def _json(raw: bytes) -> object:
+    try:
+        parsed: object = json.loads(raw)
+    except (JSONDecodeError, UnicodeDecodeError, RecursionError):
+        raise Malformed("The body is no JSON.", hint="Send a JSON object, or a form to /api/v1/report.") from None
+    if not isinstance(parsed, dict):
+        raise Malformed("The body is no JSON object.", hint='Send {"field": "value", …}.')
+    return parsed

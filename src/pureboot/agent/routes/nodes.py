@@ -1,0 +1,109 @@
+"""What machines say of themselves. 200: central has it; 202: it is safe here, and central will."""
+
+import json
+import sqlite3
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from pureboot.agent.cache.state_cache import CachedNode, NodeStateCache
+from pureboot.agent.proxy import CentralProxy, Written
+from pureboot.agent.routes.bodies import read_body
+from pureboot.core.changes import NodeEvent
+from pureboot.core.errors import Forbidden, IllegalEdge, Malformed, NotFound
+from pureboot.core.lifecycle import NodeState
+from pureboot.core.mac import MacAddress
+from pureboot.wire.messages import EventBody, Outcome, RegisterBody, ReportBody, StateBody
+
+
+def node_routes(proxy: CentralProxy, cache: NodeStateCache) -> list[Route]:
+    nodes = Nodes(proxy, cache)
+    return [
+        Route("/api/v1/nodes/register", nodes.register, methods=["POST"]),
+        Route("/api/v1/nodes", nodes.find, methods=["GET"]),
+        Route("/api/v1/nodes/{id}", nodes.get, methods=["GET"]),
+        Route("/api/v1/nodes/{id}/state", nodes.move, methods=["PATCH"]),
+        Route("/api/v1/nodes/{id}/event", nodes.event, methods=["POST"]),
+        Route("/api/v1/report", nodes.report, methods=["POST"]),
+    ]
+
+
+class Nodes:
+    def __init__(self, proxy: CentralProxy, cache: NodeStateCache) -> None:
+        self._proxy, self._cache = proxy, cache
+
+    async def register(self, request: Request) -> Response:
+        return _answer(await self._proxy.register(await read_body(request, RegisterBody)))
+
+    async def move(self, request: Request) -> Response:
+        body = await read_body(request, StateBody)
+        if body.force:
+            raise Forbidden("A machine cannot force an edge.", hint="An administrator can, at central.")
+        written = await self._proxy.move(
+            request.path_params["id"],
+            NodeState.parse(body.state),
+            comment=body.comment,
+            report_id=body.report_id,
+            boot_token=body.boot_token,
+        )
+        if written.status == Outcome.REJECTED:
+            raise IllegalEdge(str(written.body.get("reason", "Central refused it.")), code="rejected")
+        return _answer(written)
+
+    async def event(self, request: Request) -> Response:
+        body = await read_body(request, EventBody)
+        event = _event(request.path_params["id"], body)
+        return _answer(await self._proxy.record(event, report_id=body.report_id, boot_token=body.boot_token))
+
+    async def report(self, request: Request) -> Response:
+        body = await read_body(request, ReportBody)
+        mac = MacAddress.parse(body.mac_address)
+        written = await self._proxy.report(mac, _event("", body), report_id=body.report_id, boot_token=body.boot_token)
+        return _answer(written)
+
+    async def find(self, request: Request) -> Response:
+        mac = request.query_params.get("mac")
+        if mac is None:
+            raise Malformed("The query names no machine.", hint="Ask for /api/v1/nodes?mac=52:54:00:aa:bb:01.")
+        node = self._cache.by_mac(MacAddress.parse(mac))
+        items = [] if node is None else [await self._document(node)]
+        return JSONResponse({"items": items, "next_cursor": None})
+
+    async def get(self, request: Request) -> Response:
+        node = self._cache.by_id(request.path_params["id"])
+        if node is None:
+            raise NotFound("There is no such node here.", hint="Register it first.")
+        return JSONResponse(await self._document(node))
+
+    async def _document(self, node: CachedNode) -> dict[str, Any]:
+        return await self._cache.database.store.read(lambda c: document_of(c, node))
+
+
+def document_of(connection: sqlite3.Connection, node: CachedNode) -> dict[str, Any]:
+    """Central's document where there is one, with what this site knows better: the effective state, MACs and facts."""
+    row = connection.execute("SELECT document, facts FROM node WHERE id = ?", [node.node_id]).fetchone()
+    document: dict[str, Any] = json.loads(row["document"]) if row and row["document"] else {}
+    return document | {
+        "id": node.node_id,
+        "mac_address": node.mac_address,
+        "mac_addresses": list(node.macs),
+        "hostname": node.hostname,
+        "state": node.state,
+        "attempt": node.attempt,
+        "version": node.base_version,
+        "state_rev": node.base_state_rev,
+        "workflow_id": node.workflow_id,
+        "facts": json.loads(row["facts"]) if row else {},
+        "updated_at": node.updated_at.isoformat(),
+    }
+
+
+def _event(node_id: str, body: EventBody) -> NodeEvent:
+    metadata = body.metadata | ({"status": body.status} if body.status else {})
+    return NodeEvent(node_id, body.event, body.message, metadata)
+
+
+def _answer(written: Written) -> Response:
+    return JSONResponse(written.body, status_code=202 if written.status == "queued" else 200)

@@ -1,0 +1,128 @@
+"""How the site is, for people and their monitoring."""
+
+from typing import Any, Protocol
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from pureboot.agent.cache.content_cache import ContentCache
+from pureboot.agent.cache.state_cache import NodeStateCache
+from pureboot.agent.conflicts import ConflictDetector
+from pureboot.agent.connectivity import ConnectivityMonitor
+from pureboot.agent.heartbeat import HeartbeatService
+from pureboot.agent.queue import SyncQueue
+from pureboot.agent.site import SiteState
+from pureboot.agent.sync import CacheSyncService
+from pureboot.core.errors import Malformed
+
+
+class People(Protocol):
+    """Lets people in, and machines not. Raises Unauthenticated or Forbidden."""
+
+    def admit(self, request: Request) -> None: ...
+
+
+class Status:
+    def __init__(
+        self,
+        people: People,
+        *,
+        connectivity: ConnectivityMonitor,
+        heartbeat: HeartbeatService,
+        queue: SyncQueue,
+        detector: ConflictDetector,
+        content: ContentCache,
+        nodes: NodeStateCache,
+        site: SiteState,
+        sync: CacheSyncService,
+        registry: CollectorRegistry,
+    ) -> None:
+        self._people = people
+        self._connectivity, self._heartbeat, self._queue = connectivity, heartbeat, queue
+        self._detector, self._content, self._nodes = detector, content, nodes
+        self._site, self._sync, self._registry = site, sync, registry
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/health", self.health, methods=["GET"]),
+            Route("/metrics", self.metrics, methods=["GET"]),
+            Route("/api/v1/agent/status", self.status, methods=["GET"]),
+            Route("/api/v1/agent/queue", self.queue, methods=["GET"]),
+            Route("/api/v1/agent/conflicts", self.conflicts, methods=["GET"]),
+            Route("/api/v1/agent/cache", self.cache, methods=["GET"]),
+            Route("/api/v1/agent/sync", self.sync, methods=["POST"]),
+        ]
+
+    async def health(self, _: Request) -> Response:
+        """`degraded`: online, but something waits for a person."""
+        return JSONResponse(self._health())
+
+    async def status(self, request: Request) -> Response:
+        self._people.admit(request)
+        metrics = self._heartbeat.collect().model_dump(mode="json")
+        document = self._site.document
+        about = {
+            "site": document.model_dump(mode="json") if document else None,
+            "nodes": self._nodes.count(),
+            "cursor": self._site.position.cursor,
+            "generation": self._site.position.generation,
+        }
+        return JSONResponse(self._health() | metrics | about)
+
+    async def queue(self, request: Request) -> Response:
+        self._people.admit(request)
+        limit = _limit(request)
+        waiting = await self._queue.peek(limit)
+        failed = await self._queue.get_failed_items()
+        items = [item.model_dump(mode="json") for item in (*failed, *waiting)][:limit]
+        return JSONResponse({"items": items, "next_cursor": None})
+
+    async def conflicts(self, request: Request) -> Response:
+        self._people.admit(request)
+        found = await self._detector.get_pending_conflicts()
+        return JSONResponse({"items": [c.model_dump(mode="json") for c in found], "next_cursor": None})
+
+    async def cache(self, request: Request) -> Response:
+        self._people.admit(request)
+        items = [{"name": f.name, "digest": f.digest, "size": f.size} for f in self._content.files()]
+        return JSONResponse({"items": items, "next_cursor": None})
+
+    async def sync(self, request: Request) -> Response:
+        self._people.admit(request)
+        result = await self._sync.sync_now()
+        return JSONResponse({"items": result.items, "fetched": result.fetched, "missing": list(result.missing)})
+
+    async def metrics(self, request: Request) -> Response:
+        self._people.admit(request)
+        return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
+
+    def _health(self) -> dict[str, Any]:
+        metrics = self._heartbeat.collect()
+        problems = [
+            *([self._sync.refused] if self._sync.refused else []),
+            *([f"{metrics.failed_queue_items} queued items failed."] if metrics.failed_queue_items else []),
+            *([f"{metrics.conflicts_pending} conflicts wait to be settled."] if metrics.conflicts_pending else []),
+        ]
+        return {
+            "product": "pureboot-agent",
+            "status": "offline" if not metrics.is_online else "degraded" if problems else "online",
+            "problems": problems,
+            "version": metrics.version,
+            "is_online": metrics.is_online,
+            "last_online_at": metrics.last_online_at.isoformat() if metrics.last_online_at else None,
+            "offline_duration_seconds": metrics.offline_duration_seconds,
+            "pending_queue_items": metrics.pending_queue_items,
+            "failed_queue_items": metrics.failed_queue_items,
+            "conflicts_pending": metrics.conflicts_pending,
+            "services": metrics.services,
+        }
+
+
+def _limit(request: Request) -> int:
+    try:
+        return min(1000, max(1, int(request.query_params.get("limit", "100"))))
+    except ValueError:
+        raise Malformed("'limit' is no number.") from None

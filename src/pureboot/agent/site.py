@@ -1,0 +1,129 @@
+"""What the agent knows of its site and of central as a whole: settings, workflows, content, and how fresh that is."""
+
+import sqlite3
+from dataclasses import dataclass
+
+from pureboot.agent.clock import Clock, Stamp, trusted_age
+from pureboot.agent.database import Database, set_meta
+from pureboot.core.lifecycle import Autonomy
+from pureboot.core.node import Workflow
+from pureboot.storage.sqlite import Transaction
+from pureboot.wire.messages import ContentDocument, SiteDocument, WorkflowDocument
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where this agent stands on central's feed."""
+
+    generation: int = 1
+    cursor: str = "0"
+
+
+class SiteState:
+    """A view in memory over rows in agent.db, as NodeStateCache is one over nodes."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self.database = database
+        self.clock = clock
+        self.document: SiteDocument | None = None
+        self.position = Position()
+        self._workflows: dict[str, Workflow] = {}
+        self._content: dict[str, ContentDocument] = {}
+        self._last_pass: Stamp | None = None
+        self._last_kept: Stamp | None = None
+
+    def load(self) -> None:
+        self.database.store.read_now(self._load)
+
+    @property
+    def autonomy(self) -> Autonomy:
+        """The user's default until central has told this site its level."""
+        return self.document.autonomy_level if self.document else Autonomy.LIMITED
+
+    @property
+    def last_pass(self) -> Stamp | None:
+        """When the feed was last read to its end: everything here is at least as new as central was then."""
+        return self._last_pass
+
+    def knowledge_age(self) -> float | None:
+        """Seconds since the last complete pass, or None where no clock can tell (DESIGN 4, age of an approval)."""
+        return trusted_age(self._last_pass, self._last_kept, self.clock.stamp())
+
+    def workflow(self, workflow_id: str | None) -> Workflow | None:
+        return self._workflows.get(workflow_id) if workflow_id else None
+
+    def content(self, name: str) -> ContentDocument | None:
+        return self._content.get(name)
+
+    # Inside a transaction
+
+    def set_site(self, tx: Transaction, document: SiteDocument) -> None:
+        set_meta(tx, "site", document.model_dump_json())
+        tx.after_commit(lambda: setattr(self, "document", document))
+
+    def set_position(self, tx: Transaction, position: Position) -> None:
+        set_meta(tx, "generation", str(position.generation))
+        set_meta(tx, "cursor", position.cursor)
+        tx.after_commit(lambda: setattr(self, "position", position))
+
+    def passed(self, tx: Transaction) -> None:
+        stamp = self.clock.stamp()
+        set_meta(tx, "last_pass", stamp.dump())
+        tx.after_commit(lambda: setattr(self, "_last_pass", stamp))
+
+    def keep_clock(self, tx: Transaction) -> None:
+        """Once a minute. A clock that cannot be trusted leaves the last good stamp, or a restart would trust it."""
+        if self._last_pass is not None and self.knowledge_age() is None:
+            return
+        stamp = self.clock.stamp()
+        set_meta(tx, "clock", stamp.dump())
+
+    def set_workflow(self, tx: Transaction, document: WorkflowDocument) -> None:
+        values = [document.id, document.version, document.model_dump_json()]
+        tx.execute("INSERT OR REPLACE INTO workflow VALUES (?, ?, ?)", values)
+        workflow = _workflow(document)
+        tx.after_commit(lambda: self._workflows.update({workflow.id: workflow}))
+
+    def drop_workflow(self, tx: Transaction, workflow_id: str) -> None:
+        tx.execute("DELETE FROM workflow WHERE id = ?", [workflow_id])
+        tx.after_commit(lambda: _drop(self._workflows, workflow_id))
+
+    def set_content(self, tx: Transaction, document: ContentDocument) -> None:
+        values = [document.name, document.version, document.model_dump_json()]
+        tx.execute("INSERT OR REPLACE INTO content VALUES (?, ?, ?)", values)
+        tx.after_commit(lambda: self._content.update({document.name: document}))
+
+    def drop_content(self, tx: Transaction, name: str) -> None:
+        tx.execute("DELETE FROM content WHERE name = ?", [name])
+        tx.after_commit(lambda: _drop(self._content, name))
+
+    def _load(self, connection: sqlite3.Connection) -> None:
+        meta: dict[str, str] = dict(connection.execute("SELECT key, value FROM meta").fetchall())
+        if "site" in meta:
+            self.document = SiteDocument.model_validate_json(meta["site"])
+        self.position = Position(int(meta.get("generation", "1")), meta.get("cursor", "0"))
+        self._last_pass = Stamp.load(meta.get("last_pass"))
+        self._last_kept = Stamp.load(meta.get("clock"))
+        for row in connection.execute("SELECT document FROM workflow"):
+            workflow = _workflow(WorkflowDocument.model_validate_json(row["document"]))
+            self._workflows[workflow.id] = workflow
+        for row in connection.execute("SELECT document FROM content"):
+            document = ContentDocument.model_validate_json(row["document"])
+            self._content[document.name] = document
+
+
+def _workflow(document: WorkflowDocument) -> Workflow:
+    return Workflow(
+        id=document.id,
+        name=document.name,
+        install_method=document.install_method,
+        kernel=document.kernel,
+        initrd=tuple(document.initrd),
+        cmdline=document.cmdline,
+        boot_url=document.boot_url,
+        done_when=document.done_when,
+    )
+
+
+def _drop(view: dict[str, object] | dict[str, Workflow] | dict[str, ContentDocument], key: str) -> None:
+    view.pop(key, None)

@@ -1,0 +1,1 @@
+"""The central controller: the source of truth for sites, nodes, workflows and content."""

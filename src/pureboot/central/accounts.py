@@ -1,0 +1,182 @@
+"""Who may speak to central: administrators by their token, agents by a credential that a one-time token bought.
+
+Tokens are 256 random bits; only their SHA-256 is stored, so reading the database opens nothing.
+"""
+
+import hashlib
+import secrets
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, update
+
+from pureboot.central import tables as t
+from pureboot.central.bodies import TokenAnswer
+from pureboot.central.clock import new_id
+from pureboot.central.sql import upsert
+from pureboot.core.errors import Clash, Forbidden, Unauthenticated
+from pureboot.wire.messages import (
+    AgentCredential,
+    AgentRegistration,
+    AgentStatus,
+    Heartbeat,
+    HeartbeatAnswer,
+)
+
+# Long enough to travel to the site with somebody, short enough to be forgotten safely.
+TOKEN_LIFE = timedelta(hours=24)
+ONLINE_WITHIN, DEGRADED_WITHIN = 2, 5
+
+
+@dataclass(frozen=True, slots=True)
+class Admin:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """`current` is False once a newer agent was registered for its site: it may still push what it holds."""
+
+    id: str
+    site_id: str
+    current: bool
+
+
+def digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def identify(conn: Connection, token: str) -> Admin | Agent:
+    """Raises Unauthenticated."""
+    key = digest(token)
+    name = conn.execute(select(t.admin_credential.c.name).where(t.admin_credential.c.token_hash == key)).scalar()
+    if name is not None:
+        return Admin(name)
+    row = conn.execute(
+        select(t.agent.c.id, t.agent.c.site_id, t.agent.c.replaced_at).where(t.agent.c.credential_hash == key)
+    ).first()
+    if row is None:
+        raise Unauthenticated("Nobody has this token.", code="unknown_token")
+    return Agent(row.id, row.site_id, row.replaced_at is None)
+
+
+def admin_exists(conn: Connection) -> bool:
+    return conn.execute(select(t.admin_credential.c.name).limit(1)).first() is not None
+
+
+def add_admin(conn: Connection, name: str, token: str, now: datetime) -> None:
+    conn.execute(insert(t.admin_credential), {"token_hash": digest(token), "name": name, "created_at": now})
+
+
+def new_token() -> str:
+    return secrets.token_urlsafe(32)
+
+
+def issue_agent_token(conn: Connection, site_id: str, now: datetime) -> TokenAnswer:
+    """The one before it, used or not, is void from now on."""
+    token, expires_at = new_token(), now + TOKEN_LIFE
+    row = {"site_id": site_id, "token_hash": digest(token), "expires_at": expires_at, "used_at": None}
+    upsert(conn, t.agent_token, [row])
+    return TokenAnswer(token=token, expires_at=expires_at)
+
+
+def register_agent(conn: Connection, request: AgentRegistration, now: datetime) -> AgentCredential:
+    """Raises Forbidden for a token that is wrong, used, void or too old."""
+    site_id = _spend(conn, request, now)
+    conn.execute(
+        update(t.agent).where(t.agent.c.site_id == site_id, t.agent.c.replaced_at.is_(None)).values(replaced_at=now)
+    )
+    answer = AgentCredential(agent_id=new_id(), site_id=site_id, credential=new_token())
+    conn.execute(insert(t.agent), _new_agent(request, answer, now))
+    return answer
+
+
+def _spend(conn: Connection, request: AgentRegistration, now: datetime) -> str:
+    tokens = t.agent_token
+    query = select(tokens, t.site.c.name).join(t.site).where(tokens.c.token_hash == digest(request.token))
+    row = conn.execute(query.with_for_update()).first()
+    if row is None or row.used_at is not None or row.expires_at <= now:
+        raise Forbidden(
+            "This registration token is wrong, used, replaced by a newer one, or too old.",
+            code="token_refused",
+            hint="Ask an administrator for a new one; it is good for one agent and 24 hours.",
+        )
+    if request.site not in ("", row.site_id, row.name):
+        raise Forbidden("This registration token is for another site.", code="token_refused")
+    conn.execute(update(tokens).where(tokens.c.site_id == row.site_id).values(used_at=now))
+    return str(row.site_id)
+
+
+def _new_agent(request: AgentRegistration, answer: AgentCredential, now: datetime) -> dict[str, Any]:
+    return {
+        "id": answer.agent_id,
+        "site_id": answer.site_id,
+        "credential_hash": digest(answer.credential),
+        "version": request.version[:100],
+        "agent_url": request.agent_url[:2000],
+        "interval_seconds": answer.heartbeat_interval,
+        "metrics": {},
+        "commands": [],
+        "last_seen": None,
+        "created_at": now,
+        "replaced_at": None,
+    }
+
+
+def heartbeat(conn: Connection, agent: Agent, beat: Heartbeat, now: datetime) -> HeartbeatAnswer:
+    """Hands out the commands that wait for the agent."""
+    commands = conn.execute(select(t.agent.c.commands).where(t.agent.c.id == agent.id).with_for_update()).scalar_one()
+    conn.execute(
+        update(t.agent)
+        .where(t.agent.c.id == agent.id)
+        .values(
+            last_seen=now,
+            interval_seconds=beat.interval_seconds,
+            version=beat.metrics.version[:100],
+            metrics=beat.metrics.model_dump(mode="json"),
+            commands=[],
+        )
+    )
+    return HeartbeatAnswer(commands=commands)
+
+
+def command(conn: Connection, site_id: str, name: str) -> None:
+    """Waits for the agent's next heartbeat; asked for twice, it is done once. Raises Clash without an agent."""
+    query = select(t.agent.c.id, t.agent.c.commands).where(
+        t.agent.c.site_id == site_id, t.agent.c.replaced_at.is_(None)
+    )
+    row = conn.execute(query.with_for_update()).first()
+    if row is None:
+        raise Clash("This site has no agent.", code="no_agent", hint="Register one with a token of this site.")
+    entry = {"command": name}
+    if entry not in row.commands:
+        conn.execute(update(t.agent).where(t.agent.c.id == row.id).values(commands=[*row.commands, entry]))
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """The last sign of life of a site's agent."""
+
+    agent_id: str
+    last_seen: datetime | None
+    interval: timedelta
+    metrics: dict[str, Any]
+
+
+def beats(conn: Connection, site_ids: Collection[str]) -> dict[str, Beat]:
+    """By site, of those that have an agent."""
+    rows = conn.execute(select(t.agent).where(t.agent.c.site_id.in_(site_ids), t.agent.c.replaced_at.is_(None)))
+    return {
+        row.site_id: Beat(row.id, row.last_seen, timedelta(seconds=row.interval_seconds), row.metrics) for row in rows
+    }
+
+
+def status_of(beat: Beat | None, now: datetime) -> AgentStatus:
+    if beat is None or beat.last_seen is None:
+        return AgentStatus.UNKNOWN
+    silence = now - beat.last_seen
+    if silence <= ONLINE_WITHIN * beat.interval:
+        return AgentStatus.ONLINE
+    return AgentStatus.DEGRADED if silence <= DEGRADED_WITHIN * beat.interval else AgentStatus.OFFLINE

@@ -1,0 +1,167 @@
+"""What administrators send to central and are shown; what agents speak is in `wire.messages`."""
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import Field
+
+from pureboot.core.lifecycle import Autonomy, By, NodeState
+from pureboot.core.node import DoneWhen, InstallMethod
+from pureboot.core.reconcile import Resolution, Strategy
+from pureboot.wire.messages import (
+    AgentMetrics,
+    AgentStatus,
+    CachePolicy,
+    Lenient,
+    MigrationPolicy,
+    NodeDocument,
+    RegisterBody,
+    SiteDocument,
+    SiteSettings,
+    StateBody,
+    Strict,
+)
+
+
+class SitePatch(SiteSettings):
+    """Only what is sent changes."""
+
+    name: str = Field(default="", min_length=1, max_length=200)
+    description: str = ""
+    parent_id: str | None = None
+    agent_url: str = ""
+    autonomy_level: Autonomy = Autonomy.LIMITED
+    conflict_resolution: Strategy = Strategy.CENTRAL_WINS
+    cache_policy: CachePolicy = CachePolicy.ASSIGNED
+    cache_patterns: list[str] = Field(default_factory=list)
+    cache_max_size_gb: float = Field(default=50, gt=0)
+    cache_retention_days: int = Field(default=30, gt=0)
+    migration_policy: MigrationPolicy = MigrationPolicy.MANUAL
+
+
+class SiteView(SiteDocument):
+    agent_status: AgentStatus = AgentStatus.UNKNOWN
+    agent_last_seen: datetime | None = None
+
+
+class SiteHealth(Lenient):
+    """`metrics` are those of the last heartbeat; `nodes` counts the site's nodes by state."""
+
+    site_id: str
+    agent_status: AgentStatus
+    agent_last_seen: datetime | None
+    agent_id: str | None
+    metrics: AgentMetrics | None
+    nodes: dict[str, int]
+    nodes_total: int
+    conflicts_pending: int
+
+
+class TokenAnswer(Lenient):
+    token: str
+    expires_at: datetime
+
+
+class NodeCreate(Strict):
+    """Machines already in service are imported with their state."""
+
+    mac_address: str
+    home_site_id: str
+    hostname: str = Field(default="", max_length=255)
+    workflow_id: str | None = None
+    group_id: str | None = Field(default=None, max_length=200)
+    tags: list[str] = Field(default_factory=list)
+    state: NodeState = NodeState.DISCOVERED
+
+
+class NodePatch(Strict):
+    """Only what is sent changes; `workflow_id` and `home_site_id` also take a name."""
+
+    version: int | None = None
+    hostname: str = Field(default="", max_length=255)
+    workflow_id: str | None = None
+    group_id: str | None = Field(default=None, max_length=200)
+    tags: list[str] = Field(default_factory=list)
+    home_site_id: str = ""
+
+
+class AdminRegisterBody(RegisterBody):
+    home_site_id: str
+
+
+class AdminStateBody(StateBody):
+    version: int | None = None
+
+
+class RegisteredNode(NodeDocument):
+    status: Literal["applied"] = "applied"
+
+
+class EventAnswer(Lenient):
+    """`edge` says what became of the step the event stands for; None where it stands for none."""
+
+    status: Literal["applied"] = "applied"
+    id: str
+    node_id: str
+    state: NodeState
+    attempt: int
+    edge: Literal["applied", "refused"] | None
+
+
+class HistoryRow(Lenient):
+    seq: int
+    from_state: NodeState
+    to_state: NodeState
+    attempt: int
+    triggered_by: By
+    actor: str
+    comment: str
+    occurred_at: datetime
+    recorded_at: datetime
+    site_id: str
+    item_id: str | None
+    forced: bool
+
+
+class EventRow(Lenient):
+    seq: int
+    event: str
+    message: str
+    metadata: dict[str, Any]
+    occurred_at: datetime
+    recorded_at: datetime
+    site_id: str
+    item_id: str | None
+
+
+class WorkflowPatch(Strict):
+    """Only what is sent changes."""
+
+    name: str = Field(default="", min_length=1, max_length=200)
+    install_method: InstallMethod = InstallMethod.KERNEL
+    architecture: str = ""
+    boot_mode: Literal["bios", "uefi", "any"] = "any"
+    kernel: str = ""
+    initrd: list[str] = Field(default_factory=list)
+    cmdline: str = ""
+    boot_url: str = ""
+    templates: dict[str, str] = Field(default_factory=dict)
+    done_when: DoneWhen = DoneWhen.REPORT
+
+
+class ResolveBody(Strict):
+    resolution: Resolution
+    comment: str = Field(default="", max_length=2000)
+
+
+class SyncRequested(Lenient):
+    status: Literal["queued"] = "queued"
+
+
+class Health(Lenient):
+    """What `GET /health` answers; agents know central by `product`."""
+
+    status: Literal["ok"] = "ok"
+    product: Literal["pureboot-central"] = "pureboot-central"
+    version: str
+    generation: int

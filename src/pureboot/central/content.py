@@ -1,0 +1,207 @@
+"""Content: files by the name that workflows use, kept by the digest of what is in them.
+
+A file is found by its row only, never by a path that somebody sent. Rows of equal files share one file.
+"""
+
+import asyncio
+import errno
+import hashlib
+import os
+import re
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from sqlalchemy import Connection, Row, select
+
+from pureboot.central import tables as t
+from pureboot.central.clock import new_id
+from pureboot.central.positions import EVERYWHERE, publish
+from pureboot.central.sql import page_by, upsert
+from pureboot.core.errors import Invalid, NotFound, StorageFull
+from pureboot.wire.messages import ContentCategory, ContentDocument, ListPage
+
+# Written in pieces of this size: fewer hops to a thread, and still nothing for a few uploads at once.
+PIECE = 1024 * 1024
+
+# A name is a URL's path, a folder's name at the agent and a word in a boot script, so it stays plain.
+_SEGMENT = re.compile(r"[A-Za-z0-9_+@=~.-]+")
+PATH_LENGTH = 500
+
+
+def check_path(path: str) -> str:
+    """A content's path inside its category. Raises Invalid."""
+    segments = path.split("/")
+    if len(path) > PATH_LENGTH or not all(_SEGMENT.fullmatch(s) and s not in (".", "..") for s in segments):
+        raise Invalid(
+            f"{path[:100]!r} is not a content path.",
+            code="invalid_path",
+            hint="Use letters, digits and _+@=~.- in names that are separated by single slashes.",
+        )
+    return path
+
+
+def check_name(name: str) -> str:
+    """A content's name, `category/path`. Raises Invalid."""
+    category, slash, path = name.partition("/")
+    if not slash or category not in list(ContentCategory):
+        raise Invalid(
+            f"{name[:100]!r} is not a content name.",
+            code="invalid_content_name",
+            hint=f"Write category/path, with a category of: {', '.join(ContentCategory)}.",
+        )
+    return f"{category}/{check_path(path)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file that has arrived whole and is on disk, but under no name yet."""
+
+    path: Path
+    digest: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """The folder of the files. `root` is made where it is missing."""
+
+    root: Path
+
+    def open(self) -> None:
+        """Uploads that the last run did not finish are thrown away."""
+        self._arrivals.mkdir(parents=True, exist_ok=True)
+        for leftover in self._arrivals.iterdir():
+            leftover.unlink(missing_ok=True)
+
+    @property
+    def _arrivals(self) -> Path:
+        return self.root / "arriving"
+
+    def path(self, digest: str) -> Path:
+        kind, _, name = digest.partition(":")
+        return self.root / kind / name[:2] / name
+
+    async def receive(self, chunks: AsyncIterator[bytes], expected: str | None) -> Upload:
+        """Raises Invalid where the digest is not the expected one, StorageFull without space; then nothing is left."""
+        path = self._arrivals / new_id()
+        try:
+            upload = await _write(path, chunks)
+            if expected not in (None, upload.digest):
+                raise Invalid(
+                    f"What arrived has the digest {upload.digest}, not {expected}.",
+                    code="digest_mismatch",
+                    hint="Send it again; nothing was stored.",
+                )
+            return upload
+        except BaseException as error:
+            path.unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise StorageFull("There is no space left for this file; nothing was stored.") from error
+            raise
+
+    def keep(self, upload: Upload) -> None:
+        """Under its digest, durably. Over an equal file it changes nothing."""
+        target = self.path(upload.digest)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        upload.path.rename(target)
+        for folder in (target.parent, target.parent.parent):
+            _sync_folder(folder)
+
+
+async def _write(path: Path, chunks: AsyncIterator[bytes]) -> Upload:
+    digest, size, buffer = hashlib.sha256(), 0, bytearray()
+
+    def flush(file: BinaryIO) -> None:
+        digest.update(buffer)
+        file.write(buffer)
+
+    with await asyncio.to_thread(path.open, "xb") as file:
+        async for chunk in chunks:
+            buffer += chunk
+            size += len(chunk)
+            if len(buffer) >= PIECE:
+                await asyncio.to_thread(flush, file)
+                buffer = bytearray()
+        await asyncio.to_thread(_finish, file, flush)
+    return Upload(path, f"sha256:{digest.hexdigest()}", size)
+
+
+def _finish(file: BinaryIO, flush: Callable[[BinaryIO], None]) -> None:
+    flush(file)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename into it durable."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def document(row: Row[Any]) -> ContentDocument:
+    return ContentDocument.model_validate(row._asdict())
+
+
+def find(conn: Connection, category: ContentCategory, path: str) -> ContentDocument:
+    """Raises NotFound."""
+    row = _row(conn, category, path)
+    if row is None or row.deleted_at is not None:
+        raise NotFound(f"There is no content {category}/{path[:100]}.", code="unknown_content")
+    return document(row)
+
+
+def _row(conn: Connection, category: ContentCategory, path: str) -> Row[Any] | None:
+    columns = t.content.c
+    return conn.execute(select(t.content).where(columns.category == category.value, columns.path == path)).first()
+
+
+def put(
+    conn: Connection, shelf: Shelf, category: ContentCategory, path: str, upload: Upload, now: datetime
+) -> ContentDocument:
+    """The same file again changes nothing. The file is in its place before the row that names it commits."""
+    shelf.keep(upload)
+    old = _row(conn, category, path)
+    if old is not None and old.deleted_at is None and old.digest == upload.digest:
+        return document(old)
+    row = {
+        "category": category.value,
+        "path": path,
+        "digest": upload.digest,
+        "size": upload.size,
+        "version": old.version + 1 if old else 1,
+        "updated_at": now,
+        "deleted_at": None,
+    }
+    _store(conn, row)
+    return ContentDocument.model_validate(row)
+
+
+def remove(conn: Connection, category: ContentCategory, path: str, now: datetime) -> None:
+    """Its bytes stay on disk; other names may share them, and readers may be at it."""
+    found = find(conn, category, path)
+    values = found.model_dump(mode="json") | {"updated_at": now, "deleted_at": now, "version": found.version + 1}
+    _store(conn, values)
+
+
+def _store(conn: Connection, row: dict[str, Any]) -> None:
+    upsert(conn, t.content, [row])
+    op: Any = "delete" if row["deleted_at"] else "upsert"
+    publish(conn, EVERYWHERE, "content", f"{row['category']}/{row['path']}", row["version"], op)
+
+
+def page(
+    conn: Connection, category: ContentCategory | None, cursor: str | None, limit: int
+) -> ListPage[ContentDocument]:
+    name = t.content.c.category + "/" + t.content.c.path
+    query = select(t.content).where(t.content.c.deleted_at.is_(None))
+    if category is not None:
+        query = query.where(t.content.c.category == category.value)
+    rows, more = page_by(conn, query, name, cursor, limit)
+    items = [document(row) for row in rows]
+    return ListPage(items=items, next_cursor=items[-1].name if more else None)

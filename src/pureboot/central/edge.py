@@ -1,0 +1,213 @@
+"""The edge: how a request is read, who sent it, how an error is said. Past it there are no dicts and no strangers."""
+
+import logging
+import zlib
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pureboot.central.accounts import Admin, Agent, identify
+from pureboot.central.clock import Clock
+from pureboot.central.content import Shelf
+from pureboot.central.db import Database
+from pureboot.central.ingest import Ingest
+from pureboot.central.metrics import Metrics
+from pureboot.core.errors import Forbidden, Invalid, Malformed, NotFound, PureBootError, TooLarge, Unauthenticated
+from pureboot.wire.errors import body_of, headers_of, status_of
+from pureboot.wire.reading import read_json
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What routes work with."""
+
+    db: Database
+    clock: Clock
+    shelf: Shelf
+    ingest: Ingest
+    metrics: Metrics
+    max_body_bytes: int
+
+
+def services(request: Request) -> Services:
+    found: Services = request.app.state.services
+    return found
+
+
+def _sender(request: Request) -> Admin | Agent:
+    sender: Admin | Agent = request.state.sender
+    return sender
+
+
+def _admin(request: Request) -> Admin:
+    match _sender(request):
+        case Admin() as admin:
+            return admin
+        case _:
+            raise Forbidden("This needs an administrator's token.", code="admin_only")
+
+
+def _agent(request: Request) -> Agent:
+    match _sender(request):
+        case Agent() as agent:
+            return agent
+        case _:
+            raise Forbidden("This needs an agent's credential.", code="agent_only")
+
+
+def _current_agent(request: Request) -> Agent:
+    agent = _agent(request)
+    if not agent.current:
+        raise Forbidden(
+            "A newer agent was registered for this site.",
+            code="agent_replaced",
+            hint="It may still push what it holds. To serve the site again, run `pureboot agent init`.",
+        )
+    return agent
+
+
+Central = Annotated[Services, Depends(services)]
+AsAdmin = Annotated[Admin, Depends(_admin)]
+AsAgent = Annotated[Agent, Depends(_agent)]
+AsCurrentAgent = Annotated[Agent, Depends(_current_agent)]
+AsAnyone = Annotated[Admin | Agent, Depends(_sender)]
+
+Limit = Annotated[int, Query(ge=1, le=1000)]
+Cursor = Annotated[str | None, Query(max_length=700, description="`next_cursor` of the page before")]
+
+
+class BoundedRequest(Request):
+    """Reads a body as far as the limit allows, unpacked too."""
+
+    async def body(self) -> bytes:
+        if not hasattr(self, "_body"):
+            limit = services(self).max_body_bytes
+            encoding = self.headers.get("content-encoding", "identity").lower()
+            if encoding not in ("identity", "gzip"):
+                raise Malformed(f"The encoding {encoding[:40]!r} is not known.", hint="Send gzip, or none.")
+            self._body = await self._read(limit, unpack=encoding == "gzip")
+        return self._body
+
+    async def _read(self, limit: int, *, unpack: bool) -> bytes:
+        read = bytearray()
+        inflate = zlib.decompressobj(wbits=31)
+        async for chunk in self.stream():
+            try:
+                read += inflate.decompress(chunk, limit + 1 - len(read)) if unpack else chunk
+            except zlib.error:
+                raise Malformed("The body is not gzip, as its header says.") from None
+            if len(read) > limit:
+                raise TooLarge(f"The body is larger than {limit} bytes.", hint="Send less at a time.")
+        if unpack and read and not inflate.eof:
+            raise Malformed("The gzip body ends too early.")
+        return bytes(read)
+
+    async def json(self) -> Any:
+        return read_json(await self.body())
+
+
+class OpenRoute(APIRoute):
+    def get_route_handler(self) -> Handler:
+        handle = super().get_route_handler()
+
+        async def bounded(request: Request) -> Response:
+            return await handle(BoundedRequest(request.scope, request.receive))
+
+        return bounded
+
+
+class GuardedRoute(OpenRoute):
+    """Asks who it is before it reads a byte of the body."""
+
+    def get_route_handler(self) -> Handler:
+        handle = super().get_route_handler()
+
+        async def guarded(request: Request) -> Response:
+            request.state.sender = await _identified(request)
+            return await handle(request)
+
+        return guarded
+
+
+async def _identified(request: Request) -> Admin | Agent:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise Unauthenticated("This needs a token.")
+    return await services(request).db.read(lambda conn: identify(conn, token.strip()))
+
+
+def answer_errors(app: FastAPI) -> None:
+    app.add_exception_handler(PureBootError, _pureboot_error)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_middleware(Unexpected)
+
+
+async def _pureboot_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, PureBootError)
+    return _said(error)
+
+
+def _said(error: PureBootError, status: int = 0) -> Response:
+    headers = {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthenticated) else headers_of(error)
+    return JSONResponse(body_of(error), status or status_of(error), headers)
+
+
+async def _invalid(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first, count = error.errors()[0], len(error.errors())
+    where = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
+    return _said(Invalid(f"{where}: {first['msg']}.", hint=f"{count} field(s) to mend."))
+
+
+async def _http_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    # FastAPI wraps what goes wrong while it reads a body.
+    if isinstance(error.__cause__, PureBootError):
+        return _said(error.__cause__)
+    if error.status_code == 404:
+        return _said(NotFound("There is nothing at this address.", hint="GET /openapi.json lists what there is."))
+    if error.status_code == 405:
+        said = _said(NotFound("This address does not take this method.", code="method_not_allowed"), 405)
+        said.headers.update(error.headers or {})
+        return said
+    return _said(PureBootError(str(error.detail), code="http_error"), error.status_code)
+
+
+class Unexpected:
+    """The last resort: whatever nobody foresaw is one sentence to the caller, and all of it in the log."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def watch(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watch)
+        except ClientDisconnect:
+            return
+        except Exception:  # it is logged, and must neither show a stack trace nor end the connection unanswered
+            log.exception("a request failed: %s %s", scope.get("method"), scope.get("path"))
+            if started:
+                raise
+            await _said(PureBootError("Central stumbled; its log says more.", code="internal"), 500)(
+                scope, receive, send
+            )

@@ -1,0 +1,91 @@
+"""How offline work takes effect: each item once, in the order of its lane, or shown as a conflict (PROTOCOL 2 to 5)."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from pureboot.central import batch as batches
+from pureboot.central import conflicts, node_rows, sites
+from pureboot.central.accounts import Agent
+from pureboot.central.batch import Batch, Offer, Receipt, Sender
+from pureboot.central.generation import check_generation
+from pureboot.central.node_rows import StoredNode
+from pureboot.central.rules import rule
+from pureboot.core.changes import Registration
+from pureboot.core.reconcile import ABSENT
+from pureboot.wire.messages import Outcome, PushAnswer, PushedNode, PushItem, PushResult
+
+
+def settle(conn: Connection, agent: Agent, items: Sequence[PushItem], generation: int, now: datetime) -> PushAnswer:
+    """All of it in this transaction, receipts included. Raises Clash for another generation than central's."""
+    ours = check_generation(conn, generation)
+    offers = [batches.read(item, now) for item in items]
+    batch = batches.load(conn, Sender(agent, sites.find(conn, agent.site_id)), offers, ours, now)
+    results = [_settle(batch, offer) for offer in offers]
+    batch.store(conn)
+    return _answer(batch, offers, results)
+
+
+def _settle(batch: Batch, offer: Offer) -> PushResult:
+    if receipt := batch.receipts.get(offer.item.id):
+        return _again(batch, offer, receipt)
+    ruling = rule(batch, offer)
+    node = ruling.node
+    receipt = Receipt(
+        item_id=offer.item.id,
+        site_id=batch.site_id,
+        payload_hash=offer.payload_hash,
+        outcome=ruling.outcome,
+        reason=ruling.reason,
+        node_id=node.id if node else None,
+        expected_rev=ruling.expected_rev,
+        conflict_id=ruling.conflict.id if ruling.conflict else None,
+    )
+    batch.settle(offer, receipt, node.version if node else None)
+    return _result(batch, offer, receipt)
+
+
+def _again(batch: Batch, offer: Offer, receipt: Receipt) -> PushResult:
+    if receipt.payload_hash != offer.payload_hash or receipt.site_id != batch.site_id:
+        reason = "id_reuse: this item id was used for something else."
+        return PushResult(id=offer.item.id, outcome=Outcome.REJECTED, reason=reason)
+    first = _result(batch, offer, receipt)
+    return first.model_copy(update={"outcome": Outcome.DUPLICATE, "first": receipt.outcome})
+
+
+def _result(batch: Batch, offer: Offer, receipt: Receipt) -> PushResult:
+    renamed = receipt.node_id != offer.item.lane or isinstance(offer.change, Registration)
+    result = PushResult(
+        id=offer.item.id,
+        outcome=receipt.outcome,
+        canonical_id=receipt.node_id if renamed else None,
+        reason=receipt.reason,
+    )
+    if receipt.outcome is Outcome.CONFLICT and receipt.conflict_id:
+        result.conflict_id = receipt.conflict_id
+        result.resolution = batch.conflicts[receipt.conflict_id].resolution
+    return result
+
+
+def _answer(batch: Batch, offers: Sequence[Offer], results: list[PushResult]) -> PushAnswer:
+    receipts = [batch.receipts[o.item.id] for o in offers]
+    mine = [receipt for receipt in receipts if receipt.site_id == batch.site_id]
+    touched = dict.fromkeys(receipt.node_id for receipt in mine if receipt.node_id)
+    disputed = dict.fromkeys(result.conflict_id for result in results if result.conflict_id)
+    return PushAnswer(
+        generation=batch.generation,
+        results=results,
+        nodes=[_pushed(batch, batch.nodes[id]) for id in touched],
+        conflicts=[conflicts.document(batch.conflicts[id]) for id in disputed],
+    )
+
+
+def _pushed(batch: Batch, node: StoredNode) -> PushedNode:
+    return PushedNode(
+        id=node.id,
+        version=node.version,
+        state_rev=node.state_rev,
+        state=ABSENT if node.deleted_at else node.stage.state.value,
+        doc=node_rows.document(node) if node.lives_at(batch.site_id) else None,
+    )

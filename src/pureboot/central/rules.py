@@ -1,0 +1,177 @@
+"""What becomes of one item (PROTOCOL 5): registrations, state updates and events, each by its own rules."""
+
+from dataclasses import replace
+from datetime import datetime
+
+from pureboot.central import batch as batches
+from pureboot.central.batch import Batch, Offer
+from pureboot.central.disputes import Ruling, chained_conflict, disputed, expected_rev, joined, rejected, unknown
+from pureboot.central.node_log import Happening, Step
+from pureboot.central.node_rows import StoredNode
+from pureboot.core.changes import NodeEvent, Registration, StateUpdate
+from pureboot.core.errors import PureBootError
+from pureboot.core.lifecycle import By, NodeState, Stage, site_may
+from pureboot.core.reconcile import Apply, ConflictType, Converged, Diverged, Illegal, judge
+from pureboot.wire.messages import Outcome
+
+# Events that a machine sends itself: it was there.
+SIGHTINGS = frozenset(
+    {"boot_started", "install_started", "install_progress", "install_complete", "install_failed", "first_boot"}
+    | {"heartbeat"}
+)
+NEW = Stage(NodeState.DISCOVERED)
+
+
+def rule(batch: Batch, offer: Offer) -> Ruling:
+    match offer.change:
+        case PureBootError() as error:
+            return rejected(batch, offer, batch.node(offer.item.lane), error.code, error.message)
+        case Registration() as registration:
+            return _registration(batch, offer, registration)
+        case StateUpdate() as update:
+            return _state_update(batch, offer, update)
+        case NodeEvent() as event:
+            return _event(batch, offer, event)
+
+
+# Registrations
+
+
+def _registration(batch: Batch, offer: Offer, change: Registration) -> Ruling:
+    me = batch.nodes.get(batch.canonical(change.node_id))
+    mine = [me.id] if me and me.deleted_at is None else []
+    owned = [batch.owners[mac.value] for mac in change.mac_addresses if mac.value in batch.owners]
+    parties = [batch.nodes[id] for id in dict.fromkeys(mine + owned)]
+    if not parties and me:
+        return disputed(batch, offer, me, ConflictType.MISSING_CENTRAL, None)
+    if not parties:
+        return _discovered(batch, offer, change)
+    node = parties[0]
+    if me is None:
+        batch.add_alias(change.node_id, node.id)
+    if len(parties) > 1:
+        return disputed(batch, offer, node, ConflictType.MAC_COLLISION, None)
+    if not node.lives_at(batch.site_id):
+        return disputed(batch, offer, node, ConflictType.SITE_CLAIM, None)
+    node = _learn(batch, node, change.facts, offer.occurred_at, change)
+    rev = expected_rev(batch, offer.item)
+    return Ruling(Outcome.APPLIED, node, node.state_rev if rev is None and node.stage == NEW else rev)
+
+
+def _discovered(batch: Batch, offer: Offer, change: Registration) -> Ruling:
+    node = StoredNode(
+        id=change.node_id,
+        mac_addresses=change.mac_addresses,
+        home_site_id=batch.site_id,
+        stage=NEW,
+        version=1,
+        state_rev=1,
+        hostname=change.hostname,
+        facts=change.facts,
+        created_at=batch.now,
+        updated_at=batch.now,
+        stage_at=batch.now,
+        last_seen=offer.occurred_at,
+    )
+    batch.add_node(node)
+    return Ruling(Outcome.APPLIED, node, node.state_rev)
+
+
+def _learn(
+    batch: Batch, node: StoredNode, facts: dict[str, str], seen: datetime, also: Registration | None = None
+) -> StoredNode:
+    """The site owns facts: what it says of the machine holds, whatever becomes of the state."""
+    known = replace(
+        node,
+        facts=node.facts | facts,
+        mac_addresses=batches.macs_united(node, also.mac_addresses if also else ()),
+        # The name is central's; a machine's own is taken where there is none.
+        hostname=node.hostname or (also.hostname if also else ""),
+    )
+    if known != node:
+        known = known.changed(batch.now)
+    known = replace(known, last_seen=max(seen, node.last_seen or seen))
+    if known != node:
+        batch.put_node(known)
+    return known
+
+
+# State updates
+
+
+def _state_update(batch: Batch, offer: Offer, change: StateUpdate) -> Ruling:
+    node, edge = batch.node(offer.item.lane), change.edge
+    if node is None:
+        return unknown(batch, offer)
+    if not site_may(offer.item.autonomy, edge):
+        why = (
+            f"A site of level {offer.item.autonomy} may not make {edge.origin.state} {edge.target.state} by {edge.by}."
+        )
+        return rejected(batch, offer, node, "forbidden", why)
+    chained = chained_conflict(batch, offer.item)
+    if chained and chained.takes_part:
+        return joined(batch, offer, _heard(batch, offer, node, change), chained, edge)
+    if not node.lives_at(batch.site_id):
+        kind = ConflictType.MISSING_CENTRAL if node.deleted_at else ConflictType.STATE_MISMATCH
+        return disputed(batch, offer, node, kind, edge)
+    rev = chained.expected_rev if chained else expected_rev(batch, offer.item)
+    match judge(edge, node.stage, node.state_rev, rev):
+        case Apply():
+            return _applied(batch, offer, _heard(batch, offer, node, change), change)
+        case Converged():
+            node = _heard(batch, offer, node, change)
+            return Ruling(Outcome.APPLIED, node, node.state_rev)
+        case Illegal() if not batch.open_conflict(node.id):
+            why = f"A node that is {node.stage} cannot become {edge.target} by {edge.by}."
+            return rejected(batch, offer, node, "illegal_edge", why)
+        case Illegal() | Diverged():
+            return disputed(batch, offer, _heard(batch, offer, node, change), ConflictType.STATE_MISMATCH, edge)
+
+
+def _heard(batch: Batch, offer: Offer, node: StoredNode, change: StateUpdate) -> StoredNode:
+    return _learn(batch, node, change.facts, offer.occurred_at) if node.lives_at(batch.site_id) else node
+
+
+def _applied(batch: Batch, offer: Offer, node: StoredNode, change: StateUpdate) -> Ruling:
+    node = node.moved(change.edge.target, batch.now)
+    batch.put_node(node)
+    batch.steps.append(
+        Step(
+            node_id=node.id,
+            edge=change.edge,
+            actor="node" if change.edge.by is By.NODE else batch.sender.site.name,
+            comment=change.comment,
+            occurred_at=offer.occurred_at,
+            recorded_at=batch.now,
+            site_id=batch.site_id,
+            item_id=offer.item.id,
+        )
+    )
+    return Ruling(Outcome.APPLIED, node, node.state_rev)
+
+
+# Events
+
+
+def _event(batch: Batch, offer: Offer, change: NodeEvent) -> Ruling:
+    """They always apply, also to a deleted, retired or disputed node; they never move it."""
+    node = batch.node(offer.item.lane)
+    if node is None:
+        return unknown(batch, offer)
+    batch.events.append(
+        Happening(
+            id=offer.item.id,
+            node_id=node.id,
+            event=change.event,
+            message=change.message,
+            metadata=change.metadata,
+            attempt=change.attempt,
+            occurred_at=offer.occurred_at,
+            recorded_at=batch.now,
+            site_id=batch.site_id,
+            item_id=offer.item.id,
+        )
+    )
+    if change.event in SIGHTINGS and node.lives_at(batch.site_id):
+        node = _learn(batch, node, {}, offer.occurred_at)
+    return Ruling(Outcome.APPLIED, node, expected_rev(batch, offer.item), chained_conflict(batch, offer.item))

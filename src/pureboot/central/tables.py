@@ -1,0 +1,310 @@
+"""What central stores (PROTOCOL 1). SQLite and PostgreSQL alike: nothing here belongs to one of them."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+class Moment(TypeDecorator[datetime]):
+    """A time in UTC. SQLite keeps no zone, so it is put back on the way out."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.replace(tzinfo=value.tzinfo or UTC)
+
+
+# SQLite numbers rows by themselves only where the key is exactly INTEGER.
+Serial = BigInteger().with_variant(Integer, "sqlite")
+
+
+def _id(name: str = "id") -> Column[Any]:
+    return Column(name, String(64), primary_key=True)
+
+
+def _times() -> list[Column[Any]]:
+    return [Column("created_at", Moment, nullable=False), Column("updated_at", Moment, nullable=False)]
+
+
+# One row: which life of this database this is. A restore from backup begins a new one.
+meta = Table("meta", metadata, Column("id", Integer, primary_key=True), Column("generation", Integer, nullable=False))
+
+site = Table(
+    "site",
+    metadata,
+    _id(),
+    Column("name", String(200), nullable=False, unique=True),
+    Column("description", Text, nullable=False),
+    Column("parent_id", ForeignKey("site.id"), index=True),
+    Column("agent_url", Text, nullable=False),
+    Column("autonomy_level", String(16), nullable=False),
+    Column("conflict_resolution", String(16), nullable=False),
+    Column("cache_policy", String(16), nullable=False),
+    Column("cache_patterns", JSON, nullable=False),
+    Column("cache_max_size_gb", Float, nullable=False),
+    Column("cache_retention_days", Integer, nullable=False),
+    Column("migration_policy", String(16), nullable=False),
+    Column("offline_default_action", String(16)),
+    Column("offline_install_max_age", Float),
+    Column("version", BigInteger, nullable=False),
+    *_times(),
+)
+
+workflow = Table(
+    "workflow",
+    metadata,
+    _id(),
+    Column("name", String(200), nullable=False, unique=True),
+    Column("install_method", String(16), nullable=False),
+    Column("architecture", String(32), nullable=False),
+    Column("boot_mode", String(16), nullable=False),
+    Column("kernel", Text, nullable=False),
+    Column("initrd", JSON, nullable=False),
+    Column("cmdline", Text, nullable=False),
+    Column("boot_url", Text, nullable=False),
+    Column("templates", JSON, nullable=False),
+    Column("done_when", String(16), nullable=False),
+    Column("version", BigInteger, nullable=False),
+    *_times(),
+)
+
+# A deleted file keeps its row: its version must go on rising if the name is used again.
+content = Table(
+    "content",
+    metadata,
+    Column("category", String(16), primary_key=True),
+    Column("path", String(512), primary_key=True),
+    Column("digest", String(80), nullable=False, index=True),
+    Column("size", BigInteger, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("updated_at", Moment, nullable=False),
+    Column("deleted_at", Moment),
+)
+
+# A deleted node keeps its row and its history; its MACs are free again, and the first of them is still told here.
+node = Table(
+    "node",
+    metadata,
+    _id(),
+    Column("home_site_id", String(64), nullable=False, index=True),
+    Column("mac_address", String(17), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("state_rev", BigInteger, nullable=False),
+    Column("hostname", String(255), nullable=False),
+    Column("workflow_id", ForeignKey("workflow.id"), index=True),
+    Column("group_id", String(200)),
+    Column("tags", JSON, nullable=False),
+    Column("facts", JSON, nullable=False),
+    Column("last_seen", Moment),
+    Column("stage_at", Moment, nullable=False),
+    *_times(),
+    Column("deleted_at", Moment),
+)
+
+node_mac = Table(
+    "node_mac",
+    metadata,
+    Column("mac", String(17), primary_key=True),
+    Column("node_id", ForeignKey("node.id"), nullable=False, index=True),
+    Column("position", Integer, nullable=False),
+)
+
+node_alias = Table(
+    "node_alias",
+    metadata,
+    _id("alias"),
+    Column("node_id", ForeignKey("node.id"), nullable=False, index=True),
+    Column("site_id", String(64), nullable=False),
+    Column("created_at", Moment, nullable=False),
+)
+
+node_history = Table(
+    "node_history",
+    metadata,
+    Column("seq", Serial, primary_key=True, autoincrement=True),
+    Column("node_id", ForeignKey("node.id"), nullable=False),
+    Column("from_state", String(16), nullable=False),
+    Column("to_state", String(16), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("triggered_by", String(16), nullable=False),
+    Column("actor", String(200), nullable=False),
+    Column("comment", Text, nullable=False),
+    Column("occurred_at", Moment, nullable=False),
+    Column("recorded_at", Moment, nullable=False),
+    Column("site_id", String(64), nullable=False),
+    Column("item_id", String(64)),
+    Column("forced", Boolean, nullable=False),
+    Index(None, "node_id", "seq"),
+    # A rowid that is used again would put new rows before old ones.
+    sqlite_autoincrement=True,
+)
+
+node_event = Table(
+    "node_event",
+    metadata,
+    Column("seq", Serial, primary_key=True, autoincrement=True),
+    Column("id", String(64), nullable=False, unique=True),
+    Column("node_id", ForeignKey("node.id"), nullable=False),
+    Column("event", String(100), nullable=False),
+    Column("message", Text, nullable=False),
+    Column("metadata", JSON, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("occurred_at", Moment, nullable=False),
+    Column("recorded_at", Moment, nullable=False),
+    Column("site_id", String(64), nullable=False),
+    Column("item_id", String(64)),
+    Index(None, "node_id", "seq"),
+    sqlite_autoincrement=True,
+)
+
+# The counter a feed's positions come from, and below which position it was compacted away (`floor`).
+site_pos = Table(
+    "site_pos",
+    metadata,
+    Column("site", String(64), primary_key=True),
+    Column("pos", BigInteger, nullable=False),
+    Column("floor", BigInteger, nullable=False),
+)
+
+# One row for each entity a site's agent knows of, at the position of its newest change.
+feed = Table(
+    "feed",
+    metadata,
+    Column("site", String(64), primary_key=True),
+    Column("type", String(16), primary_key=True),
+    Column("id", String(600), primary_key=True),
+    Column("pos", BigInteger, nullable=False),
+    Column("op", String(16), nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Index(None, "site", "pos", unique=True),
+)
+
+agent = Table(
+    "agent",
+    metadata,
+    _id(),
+    Column("site_id", String(64), nullable=False, index=True),
+    Column("credential_hash", String(64), nullable=False, unique=True),
+    Column("version", String(100), nullable=False),
+    Column("agent_url", Text, nullable=False),
+    Column("interval_seconds", Integer, nullable=False),
+    Column("metrics", JSON, nullable=False),
+    Column("commands", JSON, nullable=False),
+    Column("last_seen", Moment),
+    Column("created_at", Moment, nullable=False),
+    Column("replaced_at", Moment),
+)
+
+# One row for each site: a new token voids the one before.
+agent_token = Table(
+    "agent_token",
+    metadata,
+    Column("site_id", ForeignKey("site.id"), primary_key=True),
+    Column("token_hash", String(64), nullable=False, unique=True),
+    Column("expires_at", Moment, nullable=False),
+    Column("used_at", Moment),
+)
+
+admin_credential = Table(
+    "admin_credential",
+    metadata,
+    Column("token_hash", String(64), primary_key=True),
+    Column("name", String(200), nullable=False),
+    Column("created_at", Moment, nullable=False),
+)
+
+# `expected_rev`: the revision of the node's state that the next item of this chain is made on; none: on no revision
+# central knows. `epoch` and `seq` account, they never decide what is a duplicate.
+sync_receipt = Table(
+    "sync_receipt",
+    metadata,
+    _id("item_id"),
+    Column("agent_id", String(64), nullable=False),
+    Column("site_id", String(64), nullable=False),
+    Column("epoch", String(64), nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("lane", String(64), nullable=False),
+    Column("item_type", String(64), nullable=False),
+    Column("payload_hash", String(64), nullable=False),
+    Column("autonomy", String(16), nullable=False),
+    Column("after", String(64)),
+    Column("base_generation", Integer),
+    Column("base_state_rev", BigInteger),
+    Column("outcome", String(16), nullable=False),
+    Column("reason", Text),
+    Column("node_id", String(64)),
+    Column("result_version", BigInteger),
+    Column("expected_rev", BigInteger),
+    Column("conflict_id", String(64)),
+    Column("received_at", Moment, nullable=False),
+    Index(None, "agent_id", "epoch", "seq"),
+)
+
+sync_conflict = Table(
+    "sync_conflict",
+    metadata,
+    _id(),
+    Column("site_id", String(64), nullable=False),
+    Column("node_id", String(64), nullable=False),
+    Column("node_mac", String(17), nullable=False),
+    Column("agent_id", String(64), nullable=False),
+    Column("type", String(16), nullable=False),
+    Column("base_state", String(16)),
+    Column("local_state", String(16), nullable=False),
+    Column("central_state", String(16), nullable=False),
+    Column("chain", JSON, nullable=False),
+    Column("strategy", String(16), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("resolution", String(16)),
+    Column("resolved_by", String(200)),
+    Column("resolved_at", Moment),
+    Column("comment", Text, nullable=False),
+    Column("expected_rev", BigInteger),
+    Column("version", BigInteger, nullable=False),
+    Column("local_updated_at", Moment, nullable=False),
+    Column("central_updated_at", Moment, nullable=False),
+    *_times(),
+    Index(None, "site_id", "status", "id"),
+)
+# One open conflict between a site and central for each node.
+Index(
+    "uq_sync_conflict_open",
+    sync_conflict.c.node_id,
+    sync_conflict.c.site_id,
+    unique=True,
+    sqlite_where=text("status = 'pending'"),
+    postgresql_where=text("status = 'pending'"),
+)

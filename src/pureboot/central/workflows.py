@@ -1,0 +1,85 @@
+"""Workflows: how a machine is installed. Every site gets them all."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, insert, or_, select, update
+
+from pureboot.central import tables as t
+from pureboot.central.bodies import WorkflowPatch
+from pureboot.central.clock import new_id
+from pureboot.central.content import check_name
+from pureboot.central.positions import EVERYWHERE, publish
+from pureboot.central.sql import count, page_by
+from pureboot.core.errors import Clash, Invalid, NotFound
+from pureboot.core.node import InstallMethod
+from pureboot.wire.messages import ListPage, WorkflowDocument, WorkflowFields
+
+
+def document(row: Row[Any]) -> WorkflowDocument:
+    return WorkflowDocument.model_validate(row._asdict())
+
+
+def find(conn: Connection, ref: str) -> WorkflowDocument:
+    """By id, or by name. Raises NotFound."""
+    found = conn.execute(select(t.workflow).where(or_(t.workflow.c.id == ref, t.workflow.c.name == ref))).all()
+    for row in sorted(found, key=lambda row: row.id != ref):
+        return document(row)
+    raise NotFound(f"There is no workflow {ref[:100]!r}.", code="unknown_workflow", hint="Use its id or its name.")
+
+
+def named(conn: Connection, ref: str) -> WorkflowDocument:
+    """The workflow that a request's field names. Raises Invalid."""
+    try:
+        return find(conn, ref)
+    except NotFound as error:
+        raise Invalid(f"workflow_id: {error.message}", code=error.code, hint=error.hint) from None
+
+
+def create(conn: Connection, fields: WorkflowFields, now: datetime) -> WorkflowDocument:
+    values = _checked(conn, fields, "")
+    row = {**values, "id": new_id(), "version": 1, "created_at": now, "updated_at": now}
+    conn.execute(insert(t.workflow), row)
+    publish(conn, EVERYWHERE, "workflow", row["id"], 1)
+    return WorkflowDocument.model_validate(row)
+
+
+def change(conn: Connection, ref: str, patch: WorkflowPatch, now: datetime) -> WorkflowDocument:
+    workflow = find(conn, ref)
+    current = workflow.model_dump(include=set(WorkflowFields.model_fields))
+    fields = WorkflowFields.model_validate(current | patch.model_dump(exclude_unset=True))
+    row = {**_checked(conn, fields, workflow.id), "version": workflow.version + 1, "updated_at": now}
+    conn.execute(update(t.workflow).where(t.workflow.c.id == workflow.id).values(row))
+    publish(conn, EVERYWHERE, "workflow", workflow.id, workflow.version + 1)
+    return find(conn, workflow.id)
+
+
+def _checked(conn: Connection, fields: WorkflowFields, id: str) -> dict[str, Any]:
+    if conn.execute(select(t.workflow.c.id).where(t.workflow.c.name == fields.name, t.workflow.c.id != id)).first():
+        raise Clash(f"There is a workflow {fields.name!r} already.", code="name_taken", hint="Choose another name.")
+    if fields.install_method is InstallMethod.KERNEL and not fields.kernel:
+        raise Invalid("kernel: an install by kernel needs one.", hint="Name it as category/path.")
+    if fields.install_method is not InstallMethod.KERNEL and not fields.boot_url:
+        raise Invalid(f"boot_url: an install by {fields.install_method} needs one.")
+    for name in filter(None, (fields.kernel, *fields.initrd, *fields.templates.values())):
+        check_name(name)
+    return fields.model_dump(mode="json")
+
+
+def remove(conn: Connection, ref: str) -> None:
+    """Raises Clash while a node has it."""
+    workflow = find(conn, ref)
+    if nodes := count(conn, t.node, t.node.c.workflow_id == workflow.id):
+        raise Clash(
+            f"The workflow {workflow.name!r} is assigned to {nodes} node(s).",
+            code="workflow_assigned",
+            hint="Assign them another first.",
+        )
+    conn.execute(delete(t.workflow).where(t.workflow.c.id == workflow.id))
+    publish(conn, EVERYWHERE, "workflow", workflow.id, workflow.version + 1, "delete")
+
+
+def page(conn: Connection, cursor: str | None, limit: int) -> ListPage[WorkflowDocument]:
+    rows, more = page_by(conn, select(t.workflow), t.workflow.c.name, cursor, limit)
+    items = [document(row) for row in rows]
+    return ListPage(items=items, next_cursor=items[-1].name if more else None)

@@ -1,0 +1,154 @@
+"""`pureboot agent`: a site's agent on this host, and what it says of itself."""
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pureboot.cli import remote, show
+from pureboot.cli.options import AsJson, Config, DataDir, group
+from pureboot.core.errors import CentralUnavailable
+
+if TYPE_CHECKING:
+    from pureboot.cli.remote import Remote
+    from pureboot.config.settings import AgentSettings
+
+app = group("Run a site's agent, and ask the one on this host.")
+
+Port = Annotated[int | None, typer.Option(help="HTTP port of the agent.")]
+
+
+@app.command()
+def init(
+    central_url: Annotated[str, typer.Option(help="Address of central.")],
+    site: Annotated[str, typer.Option(help="Id or name of the site.")],
+    token: Annotated[str, typer.Option(help="One-time token from `pureboot site token`.")],
+    data_dir: DataDir = None,
+    config: Config = None,
+) -> None:
+    """Trade a one-time token for this agent's own credential.
+
+    Doing it again on a folder keeps what the agent holds there.
+    """
+    from pydantic import ValidationError
+
+    from pureboot import __version__
+    from pureboot.agent import identity
+    from pureboot.wire.messages import AgentCredential, AgentRegistration
+
+    settings = _settings(config, data_dir)
+    folder = settings.data_dir
+    body = AgentRegistration(token=token, site=site, version=__version__).model_dump()
+    with remote.anyone(central_url, settings.ca_file) as central:
+        answer = central.send("POST", "agents/register", json=body)
+    try:
+        issued = AgentCredential.model_validate(answer)
+    except ValidationError:
+        raise CentralUnavailable(f"What answers at {central_url} is not central.") from None
+    identity.save(folder, identity.Identity(issued.agent_id, issued.site_id, central_url, issued.credential))
+    typer.echo(
+        f"This is agent {issued.agent_id} of site {issued.site_id}. Start it: pureboot agent run --data-dir {folder}"
+    )
+
+
+@app.command()
+def run(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Port = None,
+    tftp_port: Annotated[int | None, typer.Option(help="Port for TFTP, which is not served yet.")] = None,
+    data_dir: DataDir = None,
+    advertise_url: Annotated[str | None, typer.Option(help="Address that boot scripts name.")] = None,
+    config: Config = None,
+) -> None:
+    """Serve this site's machines until stopped, with central or without.
+
+    Over HTTP: boot scripts, files and the API for nodes. TFTP comes later; until then machines need iPXE by other
+    means, such as a boot ROM or an existing TFTP server.
+    """
+    from pureboot.agent import main
+    from pureboot.cli import serve
+
+    flags = {"host": host, "port": port, "tftp_port": tftp_port, "advertise_url": advertise_url}
+    settings = _settings(config, data_dir, **flags)
+    serve.run(main.run(settings), log_level=settings.log_level, log_format=settings.log_format)
+
+
+@app.command()
+def status(port: Port = None, data_dir: DataDir = None, config: Config = None, json: AsJson = False) -> None:
+    """Show the link to central, the queue, conflicts and services."""
+    with _local(config, data_dir, port) as agent:
+        show.record(agent.get("api/v1/agent/status"), json=json)
+
+
+@app.command()
+def queue(port: Port = None, data_dir: DataDir = None, config: Config = None, json: AsJson = False) -> None:
+    """List what central does not know yet."""
+    columns = {
+        "ID": "id",
+        "TYPE": "item_type",
+        "NODE": "lane",
+        "STATUS": "status",
+        "ATTEMPTS": "attempts",
+        "CREATED": "created_at",
+        "LAST ERROR": "last_error",
+    }
+    with _local(config, data_dir, port) as agent:
+        rows = agent.listing("api/v1/agent/queue", limit="1000")
+    show.listing(rows, columns, json=json, empty="The queue is empty: central knows everything.")
+
+
+@app.command()
+def conflicts(port: Port = None, data_dir: DataDir = None, config: Config = None, json: AsJson = False) -> None:
+    """List the nodes about which this site and central disagree."""
+    columns = {
+        "ID": "id",
+        "NODE": "node_mac",
+        "TYPE": "conflict_type",
+        "HERE": "local_state",
+        "CENTRAL": "central_state",
+    }
+    with _local(config, data_dir, port) as agent:
+        rows = agent.listing("api/v1/agent/conflicts")
+    show.listing(rows, columns, json=json, empty="Site and central agree.")
+
+
+@app.command()
+def cache(port: Port = None, data_dir: DataDir = None, config: Config = None, json: AsJson = False) -> None:
+    """List the content on this site's disk."""
+    columns = {"NAME": "name", "BYTES": "size", "DIGEST": "digest"}
+    with _local(config, data_dir, port) as agent:
+        rows = agent.listing("api/v1/agent/cache")
+    show.listing(rows, columns, json=json, empty="The cache is empty.")
+
+
+@app.command()
+def sync(port: Port = None, data_dir: DataDir = None, config: Config = None, json: AsJson = False) -> None:
+    """Hear central out now, and fetch what approved machines need."""
+    with _local(config, data_dir, port) as agent:
+        answer = agent.send("POST", "api/v1/agent/sync")
+    missing = f" Missing: {', '.join(answer['missing'])}." if answer["missing"] else ""
+    show.said(
+        answer, f"Heard central out: {answer['items']} changes, {answer['fetched']} files fetched.{missing}", json=json
+    )
+
+
+def _settings(config: Path | None, data_dir: Path | None, **flags: object) -> "AgentSettings":
+    from pureboot.config.loading import load
+    from pureboot.config.settings import AgentSettings
+
+    return load(AgentSettings, file=config, data_dir=data_dir, **flags)
+
+
+def _local(config: Path | None, data_dir: Path | None, port: int | None) -> AbstractContextManager["Remote"]:
+    settings = _settings(config, data_dir, port=port)
+    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::", "") else settings.host
+    return remote.site_agent(f"http://{host}:{settings.port}", _site_token(settings.data_dir))
+
+
+def _site_token(folder: Path) -> str:
+    """What opens the agent where it listens on another address than the loopback; on that it asks for none."""
+    try:
+        return (folder / "admin-token").read_text().strip()
+    except OSError:
+        return ""

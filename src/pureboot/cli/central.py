@@ -1,0 +1,36 @@
+"""`pureboot central`: the source of truth."""
+
+from typing import Annotated
+
+import typer
+
+from pureboot.cli.options import Config, DataDir, group
+
+app = group("Run central, the source of truth.")
+
+
+@app.callback()
+def central() -> None:
+    pass
+
+
+@app.command()
+def run(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    data_dir: DataDir = None,
+    database_url: Annotated[str | None, typer.Option(help="Database; default: a SQLite file in the folder.")] = None,
+    config: Config = None,
+) -> None:
+    """Serve the API until stopped.
+
+    The first start creates the database and writes an admin token to DIR/admin-token.
+    """
+    from pureboot.central import main
+    from pureboot.cli import serve
+    from pureboot.config.loading import load
+    from pureboot.config.settings import CentralSettings
+
+    flags = {"host": host, "port": port, "data_dir": data_dir, "database_url": database_url}
+    settings = load(CentralSettings, file=config, **flags)
+    serve.run(main.run(settings), log_level=settings.log_level, log_format=settings.log_format)

@@ -1,0 +1,104 @@
+"""`pureboot content`: the files that machines boot from."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, BinaryIO
+
+import typer
+
+from pureboot.cli import show
+from pureboot.cli.options import AsJson, group
+from pureboot.cli.remote import central
+from pureboot.core.errors import Invalid, PureBootError
+
+if TYPE_CHECKING:
+    import httpx2
+    from rich.progress import Progress
+
+app = group("Content: the files that machines boot from.")
+
+COLUMNS = {"CATEGORY": "category", "PATH": "path", "BYTES": "size", "DIGEST": "digest", "UPDATED": "updated_at"}
+CHUNK = 256 * 1024
+
+Name = Annotated[
+    str, typer.Argument(metavar="CATEGORY/PATH", help="Categories: bootloaders, scripts, templates, images.")
+]
+
+
+@app.command()
+def put(
+    name: Name,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What to upload.")],
+    json: AsJson = False,
+) -> None:
+    """Upload a file; one that is there already is replaced."""
+    try:
+        with file.open("rb") as data, central() as remote, _progress() as progress:
+            size = os.fstat(data.fileno()).st_size
+            blocks = _counted(data, progress, f"Uploading {name}", size)
+            row = remote.send("PUT", _path(name), content=blocks, headers={"Content-Length": str(size)})
+    except OSError as error:
+        raise PureBootError(f"{file} cannot be read: {error.strerror}.") from None
+    show.said(row, f"{name} is at central: {size} bytes, {row['digest']}.", json=json)
+
+
+@app.command("list")
+def list_(json: AsJson = False) -> None:
+    """List all content."""
+    with central() as remote:
+        show.listing(remote.listing("content"), COLUMNS, json=json, empty="There is no content yet.")
+
+
+@app.command()
+def get(
+    name: Name,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to; default: its own file name.")] = None,
+) -> None:
+    """Download a file."""
+    target = output or Path(name.rpartition("/")[2])
+    part = target.with_name(f".{target.name}.part")
+    try:
+        with central() as remote, remote.stream(_path(name)) as answer:
+            _save(answer, part, f"Downloading {name}")
+        part.replace(target)
+    except OSError as error:
+        raise PureBootError(f"{target} cannot be written: {error.strerror}.") from None
+    finally:
+        part.unlink(missing_ok=True)
+    typer.echo(f"{name} is in {target}: {target.stat().st_size} bytes.")
+
+
+def _save(answer: "httpx2.Response", part: Path, title: str) -> None:
+    size = int(answer.headers.get("Content-Length", 0))
+    with part.open("wb") as file, _progress() as progress:
+        bar = progress.add_task(title, total=size or None)
+        for block in answer.iter_bytes(CHUNK):
+            file.write(block)
+            progress.advance(bar, len(block))
+
+
+def _path(name: str) -> str:
+    from urllib.parse import quote
+
+    category, slash, path = name.partition("/")
+    if not (category and slash and path):
+        raise Invalid(f"{name!r} is not the name of content.", hint="Write CATEGORY/PATH, such as images/vmlinuz.")
+    return f"content/{quote(category, safe='')}/{quote(path)}"
+
+
+def _counted(data: BinaryIO, progress: "Progress", title: str, size: int) -> Iterator[bytes]:
+    bar = progress.add_task(title, total=size)
+    while block := data.read(CHUNK):
+        yield block
+        progress.advance(bar, len(block))
+
+
+def _progress() -> "Progress":
+    """On stderr, and only where somebody watches."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    console = Console(stderr=True)
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

@@ -1,0 +1,41 @@
+"""People say names and MAC addresses; the API wants ids."""
+
+from pureboot.cli.remote import Remote, Row
+from pureboot.core.errors import Clash, Malformed, NotFound
+from pureboot.core.mac import MacAddress
+
+
+def site(remote: Remote, said: str) -> Row:
+    return _named(remote, "sites", said, "site")
+
+
+def workflow(remote: Remote, said: str) -> Row:
+    return _named(remote, "workflows", said, "workflow")
+
+
+def node(remote: Remote, said: str) -> Row:
+    try:
+        mac = MacAddress.parse(said)
+    except Malformed:
+        found: Row = remote.get(_path("nodes", said))
+        return found
+    rows = remote.listing("nodes", mac=str(mac))
+    if not rows:
+        raise NotFound(f"No node has the MAC address {mac}.", hint="`pureboot node list` shows all.")
+    return rows[0]
+
+
+def _named(remote: Remote, collection: str, said: str, kind: str) -> Row:
+    rows = [row for row in remote.listing(collection) if said in (row["id"], row["name"])]
+    if not rows:
+        raise NotFound(f"There is no {kind} {said!r}.", hint=f"`pureboot {kind} list` shows all.")
+    if len(rows) > 1:
+        ids = ", ".join(row["id"] for row in rows)
+        raise Clash(f"{len(rows)} {collection} are called {said!r}.", hint=f"Say which by its id: {ids}.")
+    return rows[0]
+
+
+def _path(collection: str, said: str) -> str:
+    from urllib.parse import quote
+
+    return f"{collection}/{quote(said, safe='')}"

@@ -1,0 +1,169 @@
+"""`pureboot node`: the machines."""
+
+from typing import Annotated
+
+import typer
+
+from pureboot.cli import names, show
+from pureboot.cli.options import AsJson, Node, given, group
+from pureboot.cli.remote import Remote, Row, central
+from pureboot.core.lifecycle import NodeState
+
+app = group("Nodes: list, approve, move, and read what happened to them.")
+
+COLUMNS = {
+    "MAC": "mac_address",
+    "HOSTNAME": "hostname",
+    "STATE": "state",
+    "ATTEMPT": "attempt",
+    "WORKFLOW": "workflow",
+    "SITE": "site",
+    "LAST SEEN": "last_seen",
+    "ID": "id",
+}
+HISTORY = {
+    "WHEN": "occurred_at",
+    "FROM": "from_state",
+    "TO": "to_state",
+    "ATTEMPT": "attempt",
+    "BY": "triggered_by",
+    "WHO": "actor",
+    "COMMENT": "comment",
+    "ITEM": "item_id",
+}
+EVENTS = {"WHEN": "occurred_at", "EVENT": "event", "MESSAGE": "message", "METADATA": "metadata", "ITEM": "item_id"}
+
+Hostname = Annotated[str | None, typer.Option(help="Its host name.")]
+AWorkflow = Annotated[str | None, typer.Option("--workflow", help="Id or name of the workflow that installs it.")]
+
+
+@app.command()
+def create(
+    mac: Annotated[str, typer.Argument(metavar="MAC", help="Its MAC address.")],
+    site: Annotated[str, typer.Option(help="Id or name of the site it stands at.")],
+    hostname: Hostname = None,
+    workflow: AWorkflow = None,
+    state: Annotated[NodeState | None, typer.Option(help="Its state, for a machine already in service.")] = None,
+    json: AsJson = False,
+) -> None:
+    """Create a node before its machine is first seen."""
+    with central() as remote:
+        fields = given(
+            mac_address=mac,
+            home_site_id=names.site(remote, site)["id"],
+            hostname=hostname,
+            workflow_id=names.workflow(remote, workflow)["id"] if workflow else None,
+            state=state,
+        )
+        row = remote.send("POST", "nodes", json=fields)
+        show.said(row, f"Node {row['mac_address']} is {row['id']}, {row['state']}.", json=json)
+
+
+@app.command("list")
+def list_(
+    site: Annotated[str | None, typer.Option(help="Only those of this site.")] = None,
+    state: Annotated[NodeState | None, typer.Option(help="Only those in this state.")] = None,
+    json: AsJson = False,
+) -> None:
+    """List nodes."""
+    with central() as remote:
+        path = f"sites/{names.site(remote, site)['id']}/nodes" if site else "nodes"
+        rows = [row for row in remote.listing(path) if state in (None, row["state"])]
+        show.listing(rows, COLUMNS, json=json, empty="There are no such nodes.")
+
+
+def _named(remote: Remote, rows: list[Row]) -> list[Row]:
+    """With the names of sites and workflows, for people."""
+    sites = {each["id"]: each["name"] for each in remote.listing("sites")}
+    workflows = {each["id"]: each["name"] for each in remote.listing("workflows")}
+    return [
+        row | {"site": sites.get(row.get("home_site_id")), "workflow": workflows.get(row.get("workflow_id"))}
+        for row in rows
+    ]
+
+
+@app.command("show")
+def show_(node: Node, json: AsJson = False) -> None:
+    """Show one node."""
+    with central() as remote:
+        show.record(names.node(remote, node), json=json)
+
+
+@app.command()
+def update(
+    node: Node,
+    hostname: Hostname = None,
+    workflow: AWorkflow = None,
+    group_id: Annotated[str | None, typer.Option("--group", help="The group people file it under.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="Its tags; repeat it for more than one.")] = None,
+    version: Annotated[int | None, typer.Option(help="Refuse if somebody changed it since this version.")] = None,
+    json: AsJson = False,
+) -> None:
+    """Change what is named; the rest stays."""
+    with central() as remote:
+        fields = given(
+            hostname=hostname,
+            workflow_id=names.workflow(remote, workflow)["id"] if workflow else None,
+            group_id=group_id,
+            tags=tag or None,
+            version=version,
+        )
+        row = remote.send("PATCH", f"nodes/{names.node(remote, node)['id']}", json=fields)
+        show.said(row, f"Node {row['mac_address']} is changed.", json=json)
+
+
+@app.command()
+def approve(
+    nodes: Annotated[list[str], typer.Argument(metavar="NODE...", help="Ids or MAC addresses of nodes.")],
+    workflow: AWorkflow = None,
+    comment: Annotated[str, typer.Option(help="Why; kept in the history.")] = "",
+) -> None:
+    """Let nodes be installed at their next boot."""
+    with central() as remote:
+        assigned = names.workflow(remote, workflow)["id"] if workflow else None
+        for said in nodes:
+            row = names.node(remote, said)
+            if assigned:
+                remote.send("PATCH", f"nodes/{row['id']}", json={"workflow_id": assigned})
+            remote.send("PATCH", f"nodes/{row['id']}/state", json={"state": NodeState.PENDING, "comment": comment})
+            typer.echo(f"Node {row['mac_address']} is approved.")
+
+
+@app.command()
+def state(
+    node: Node,
+    to: Annotated[NodeState, typer.Argument(metavar="STATE", help="The state it shall be in.")],
+    comment: Annotated[str, typer.Option(help="Why; kept in the history.")] = "",
+    force: Annotated[bool, typer.Option("--force", help="Even where the lifecycle has no such edge; say why.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Move a node to another state."""
+    with central() as remote:
+        body = {"state": to, "comment": comment, "force": force}
+        row = remote.send("PATCH", f"nodes/{names.node(remote, node)['id']}/state", json=body)
+        show.said(row, f"Node {row['mac_address']} is {row['state']}.", json=json)
+
+
+@app.command()
+def delete(node: Node) -> None:
+    """Delete a node; its machine registers anew when it boots."""
+    with central() as remote:
+        row = names.node(remote, node)
+        remote.send("DELETE", f"nodes/{row['id']}")
+        typer.echo(f"Node {row['mac_address']} is deleted.")
+
+
+@app.command()
+def history(node: Node, json: AsJson = False) -> None:
+    """List every state a node was in, oldest first."""
+    with central() as remote:
+        rows = remote.listing(f"nodes/{names.node(remote, node)['id']}/history")
+        show.listing(rows, HISTORY, json=json, empty="It has never changed its state.")
+
+
+@app.command()
+def events(node: Node, json: AsJson = False) -> None:
+    """List what a node reported, oldest first."""
+    with central() as remote:
+        rows = remote.listing(f"nodes/{names.node(remote, node)['id']}/events")
+        show.listing(rows, EVENTS, json=json, empty="It has reported nothing.")

@@ -1,0 +1,135 @@
+"""`pureboot site`: the places machines stand at."""
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from pureboot.cli import names, show
+from pureboot.cli.options import AsJson, Site, given, group
+from pureboot.cli.remote import central
+from pureboot.core.boot import DefaultAction
+from pureboot.core.lifecycle import Autonomy
+from pureboot.core.reconcile import Strategy
+
+app = group("Sites: create, list, change, and let an agent in.")
+
+COLUMNS = {
+    "ID": "id",
+    "NAME": "name",
+    "AGENT": "agent_status",
+    "LAST SEEN": "agent_last_seen",
+    "AUTONOMY": "autonomy_level",
+    "CONFLICTS": "conflict_resolution",
+}
+
+
+class CachePolicy(StrEnum):
+    MINIMAL = "minimal"
+    ASSIGNED = "assigned"
+    MIRROR = "mirror"
+    PATTERN = "pattern"
+
+
+Description = Annotated[str | None, typer.Option(help="What people should know of it.")]
+Parent = Annotated[str | None, typer.Option(metavar="SITE", help="Id or name of the site above it.")]
+AutonomyLevel = Annotated[Autonomy | None, typer.Option(help="What it may do without central.")]
+ConflictResolution = Annotated[Strategy | None, typer.Option(help="Who is right where both changed a node.")]
+Cache = Annotated[CachePolicy | None, typer.Option(help="Which content its agent keeps.")]
+OfflineDefault = Annotated[
+    DefaultAction | None, typer.Option("--offline-default-action", help="What an unknown machine gets while offline.")
+]
+OfflineMaxAge = Annotated[
+    float | None,
+    typer.Option("--offline-install-max-age", help="Seconds an approval may be old to start an install offline."),
+]
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(help="Its name.")],
+    description: Description = None,
+    parent: Parent = None,
+    autonomy_level: AutonomyLevel = None,
+    conflict_resolution: ConflictResolution = None,
+    cache_policy: Cache = None,
+    offline_default_action: OfflineDefault = None,
+    offline_install_max_age: OfflineMaxAge = None,
+    json: AsJson = False,
+) -> None:
+    """Create a site."""
+    with central() as remote:
+        fields = given(
+            name=name,
+            description=description,
+            parent_id=names.site(remote, parent)["id"] if parent else None,
+            autonomy_level=autonomy_level,
+            conflict_resolution=conflict_resolution,
+            cache_policy=cache_policy,
+            offline_default_action=offline_default_action,
+            offline_install_max_age=offline_install_max_age,
+        )
+        row = remote.send("POST", "sites", json=fields)
+        show.said(
+            row, f"Site {row['name']} is {row['id']}. Let its agent in: pureboot site token {row['id']}", json=json
+        )
+
+
+@app.command("list")
+def list_(json: AsJson = False) -> None:
+    """List all sites."""
+    with central() as remote:
+        show.listing(remote.listing("sites"), COLUMNS, json=json, empty="There are no sites yet.")
+
+
+@app.command("show")
+def show_(site: Site, json: AsJson = False) -> None:
+    """Show one site."""
+    with central() as remote:
+        show.record(names.site(remote, site), json=json)
+
+
+@app.command()
+def update(
+    site: Site,
+    name: Annotated[str | None, typer.Option(help="Its new name.")] = None,
+    description: Description = None,
+    parent: Parent = None,
+    autonomy_level: AutonomyLevel = None,
+    conflict_resolution: ConflictResolution = None,
+    cache_policy: Cache = None,
+    offline_default_action: OfflineDefault = None,
+    offline_install_max_age: OfflineMaxAge = None,
+    json: AsJson = False,
+) -> None:
+    """Change what is named; the rest stays."""
+    with central() as remote:
+        fields: dict[str, Any] = given(
+            name=name,
+            description=description,
+            parent_id=names.site(remote, parent)["id"] if parent else None,
+            autonomy_level=autonomy_level,
+            conflict_resolution=conflict_resolution,
+            cache_policy=cache_policy,
+            offline_default_action=offline_default_action,
+            offline_install_max_age=offline_install_max_age,
+        )
+        row = remote.send("PATCH", f"sites/{names.site(remote, site)['id']}", json=fields)
+        show.said(row, f"Site {row['name']} is changed.", json=json)
+
+
+@app.command()
+def delete(site: Site) -> None:
+    """Delete a site that has no nodes."""
+    with central() as remote:
+        row = names.site(remote, site)
+        remote.send("DELETE", f"sites/{row['id']}")
+        typer.echo(f"Site {row['name']} is deleted.")
+
+
+@app.command()
+def token(site: Site, json: AsJson = False) -> None:
+    """Make a one-time token for the site's agent; it voids the one before, and is shown only now."""
+    with central() as remote:
+        row = remote.send("POST", f"sites/{names.site(remote, site)['id']}/agent-token")
+        show.said(row, row["token"], json=json)

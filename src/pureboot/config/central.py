@@ -1,0 +1,57 @@
+"""The settings of central. Each field says its meaning, its unit and why its default is what it is."""
+
+from pathlib import Path
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic_settings import SettingsConfigDict
+
+from pureboot.config.loading import Settings
+
+MIB = 1024**2
+
+
+class CentralSettings(Settings):
+    model_config = SettingsConfigDict(env_prefix="PUREBOOT_CENTRAL__")
+    file_name: ClassVar[str] = "central.toml"
+
+    host: str = Field(
+        default="127.0.0.1", min_length=1, description="Address to listen on; only this machine, until TLS is set up."
+    )
+    port: int = Field(default=8000, ge=0, le=65535, description="HTTP port; 0 takes a free one.")
+    data_dir: Path = Field(
+        default=Path("pureboot-central"),
+        description="Folder of the database, the content and the admin token; relative, so that a first try needs no "
+        "root.",
+    )
+    database_url: str = Field(
+        default="",
+        pattern=r"^(sqlite:///.+)?$",
+        description="Database, as sqlite:///FILE; empty: central.db in data_dir.",
+    )
+    tls_certfile: Path | None = Field(default=None, description="Certificate chain (PEM); none: plain HTTP.")
+    tls_keyfile: Path | None = Field(default=None, description="Private key (PEM) of the certificate.")
+
+    max_body_bytes: int = Field(
+        default=8 * MIB, gt=0, description="Bytes of a request's body but for content; a push of 1,000 items fits."
+    )
+    max_connections: int = Field(
+        default=2048, ge=1, description="Connections at once; beyond, 503. Twice a thousand agents fit."
+    )
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least severity that is logged; info is a line for what an operator cares about."
+    )
+    log_format: Literal["console", "json"] = Field(
+        default="console", description="`console` for eyes, `json` (a line an event) for collectors."
+    )
+
+    @model_validator(mode="after")
+    def _certificate_and_key(self) -> Self:
+        if (self.tls_certfile is None) != (self.tls_keyfile is None):
+            raise ValueError("tls_certfile and tls_keyfile belong together")
+        for name in ("tls_certfile", "tls_keyfile"):
+            path = getattr(self, name)
+            if path is not None and not path.is_file():
+                raise ValueError(f"{name}: there is no file {path}")
+        return self

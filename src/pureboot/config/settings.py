@@ -1,0 +1,136 @@
+"""The settings of both programs; those of a site agent stand here, central's in `central`.
+
+Each field says its meaning, its unit and why its default is what it is.
+"""
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from pureboot.config.central import CentralSettings
+from pureboot.config.loading import Settings
+
+__all__ = ["AgentSettings", "CentralSettings"]
+
+GIB = 1024**3
+MIB = 1024**2
+
+
+class AgentSettings(Settings):
+    model_config = SettingsConfigDict(env_prefix="PUREBOOT_AGENT__")
+    file_name: ClassVar[str] = "agent.toml"
+
+    # The site
+
+    central_url: str = Field(
+        default="", pattern=r"^(https?://\S+)?$", description="Address of central; empty: the one `agent init` wrote."
+    )
+    site_id: str = Field(default="", description="Id of this agent's site; empty: the one `agent init` wrote.")
+    data_dir: Path = Field(
+        default=Path("pureboot-agent"),
+        description="Folder of the identity, agent.db and the cache; relative, so that a first try needs no root.",
+    )
+    ca_file: Path | None = Field(
+        default=None, description="The only CA (a PEM file) trusted for central; none: those of the system."
+    )
+
+    # What machines reach
+
+    host: str = Field(default="0.0.0.0", description="Address to listen on; all, since machines come from the LAN.")
+    port: int = Field(default=8080, ge=0, le=65535, description="HTTP port; 0 takes a free one.")
+    tftp_port: int = Field(
+        default=69, ge=0, le=65535, description="TFTP port, the one firmware asks; kept for when TFTP is served."
+    )
+    advertise_url: str = Field(
+        default="",
+        pattern=r"^(https?://\S+)?$",
+        description="Address that boot scripts name; empty: the one the machine reached the agent by.",
+    )
+
+    # Central and the link to it
+
+    heartbeat_interval: int = Field(
+        default=60, gt=0, description="Seconds between heartbeats; central calls an agent offline after five."
+    )
+    connectivity_check_interval: int = Field(
+        default=30, gt=0, description="Seconds between two looks at central's health; an outage costs no boot anything."
+    )
+    connectivity_timeout: float = Field(
+        default=5.0, gt=0, description="Seconds a look at central's health may take; slow satellite links need a few."
+    )
+    connectivity_failure_threshold: int = Field(
+        default=3, ge=1, description="Failed looks in a row that mean offline, so that one lost packet means nothing."
+    )
+    stale_after: float = Field(
+        default=300.0,
+        gt=0,
+        description="Seconds without a complete pass over central's feed after which an online agent says STALE; ten "
+        "long polls.",
+    )
+
+    # Boots
+
+    boot_budget: float = Field(
+        default=1.0, gt=0, description="Seconds within which a boot script is answered, whatever hangs; firmware waits."
+    )
+    write_confirm_budget: float = Field(
+        default=1.0,
+        ge=0,
+        description="Seconds a report waits for central's word before it is answered as queued; it is safe either way.",
+    )
+    offline_default_action: Literal["local", "discovery", "last_known"] = Field(
+        default="local", description="What an unknown machine gets while offline; its own disk harms nothing."
+    )
+    offline_install_max_age: float = Field(
+        default=86400.0,
+        gt=0,
+        description="Seconds an approval may be old to start an install offline; a day covers a night's outage.",
+    )
+    registrations_per_minute: int = Field(
+        default=1000,
+        ge=1,
+        description="New machines taken in a minute; the rest boot their disk unrecorded. A full rack row fits.",
+    )
+
+    # The queue of what central does not know yet
+
+    queue_batch_size: int = Field(
+        default=10, ge=1, description="Items of the first push of a drain; it doubles while central answers quickly."
+    )
+    queue_batch_max: int = Field(
+        default=200, ge=1, le=1000, description="Most items of one push; more no longer makes a drain faster."
+    )
+    queue_retry_delay: float = Field(
+        default=5.0, gt=0, description="Seconds, the base of the backoff between two tries; random up to 60 s."
+    )
+    queue_max_retries: int = Field(
+        default=3,
+        ge=1,
+        description="Times central may put an item off before it counts as failed; lost links never count.",
+    )
+    sent_retention_days: int = Field(
+        default=7, ge=0, description="Days settled items are kept for a look back; a week covers a long week-end."
+    )
+
+    # Limits
+
+    cache_max_bytes: int = Field(
+        default=50 * GIB, ge=0, description="Bytes of content kept on disk; 50 GiB hold a dozen installers."
+    )
+    max_body_bytes: int = Field(
+        default=8 * MIB, gt=0, description="Bytes of a request's body; a report is far smaller."
+    )
+    max_connections: int = Field(
+        default=2048, ge=1, description="Connections at once; beyond, 503. Some thirty racks that boot together fit."
+    )
+
+    # What it says of itself
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least severity that is logged; info is a line for what an operator cares about."
+    )
+    log_format: Literal["console", "json"] = Field(
+        default="console", description="`console` for eyes, `json` (a line an event) for collectors."
+    )

@@ -1,0 +1,229 @@
+"""One SQLite file: one writer thread with group commit, readers beside it.
+
+Writes that wait at the same time share one transaction and so one fsync; each stands in a savepoint of its own, so
+one that fails takes no other with it. A write's result is handed out only after the commit that holds it.
+
+What a failure means (https://www.sqlite.org/rescode.html):
+- no space: nothing of the transaction is stored, the writers get StorageFull, the file goes on;
+- an I/O error in write or fsync: the process ends. The kernel may have dropped the dirty pages, so that a second fsync
+  would succeed and lie; only a new open reads what is really there.
+"""
+
+import logging
+import os
+import sqlite3
+import threading
+from asyncio import to_thread, wrap_future
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+from pureboot.core.errors import StorageFull
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# More would only make the first writer of a group wait longer; 512 small rows commit in about 10 ms.
+GROUP_SIZE = 512
+
+
+class DamagedFile(Exception):
+    """The file is no database, or its pages contradict each other."""
+
+
+class Transaction:
+    """The open write transaction. `after_commit` runs in the writer thread, in commit order, before any result is
+    handed out: what it updates is never older than an acknowledged write, and never newer than the disk."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self.hooks: list[Callable[[], None]] = []
+
+    def execute(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> sqlite3.Cursor:
+        return self._connection.execute(sql, parameters)
+
+    def executemany(self, sql: str, rows: Sequence[Sequence[Any] | dict[str, Any]]) -> None:
+        self._connection.executemany(sql, rows)
+
+    def after_commit(self, hook: Callable[[], None]) -> None:
+        self.hooks.append(hook)
+
+
+class _Job:
+    def __init__(self, work: Callable[[Transaction], Any]) -> None:
+        self.work = work
+        self.future: Future[Any] = Future()
+        self.result: Any = None
+        self.error: Exception | None = None
+
+    def finish(self, error: Exception | None = None) -> None:
+        if failure := error or self.error:
+            self.future.set_exception(failure)
+        else:
+            self.future.set_result(self.result)
+
+
+def end_process(error: Exception) -> None:
+    log.critical("the disk failed under the database; the process ends, and a restart reads what is stored: %s", error)
+    os._exit(74)  # EX_IOERR
+
+
+class Store:
+    """Open at birth, at the newest schema. `migrations` are scripts in order; each commits together with its record
+    (`PRAGMA user_version`). Raises DamagedFile."""
+
+    def __init__(
+        self,
+        path: Path,
+        migrations: Sequence[str],
+        *,
+        on_disk_failure: Callable[[Exception], None] = end_process,
+    ) -> None:
+        self.path = path
+        self._on_disk_failure = on_disk_failure
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._writer = self._prepare(migrations)
+        # Two readers: a long listing in a thread must not keep the event loop from a look-up of its own.
+        self._reader, self._near = _reader(path), _reader(path)
+        self._reading, self._looking = threading.Lock(), threading.Lock()
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name=f"writer of {path.name}", daemon=True)
+        self._thread.start()
+
+    def _prepare(self, migrations: Sequence[str]) -> sqlite3.Connection:
+        try:
+            connection = _connect(self.path)
+            if (found := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+                connection.close()
+                raise DamagedFile(found)
+            connection.execute("PRAGMA journal_mode = WAL")
+            _migrate(connection, migrations)
+            return connection
+        except sqlite3.DatabaseError as error:
+            if _primary_code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+                raise DamagedFile(str(error)) from error
+            raise
+
+    async def write(self, work: Callable[[Transaction], T]) -> T:
+        """Runs `work` in the writer thread; returns once it is on disk. Raises what `work` raised (then nothing of
+        it is stored) or StorageFull."""
+        return await wrap_future(self.submit(work))
+
+    def submit(self, work: Callable[[Transaction], T]) -> "Future[T]":
+        if self._closed:
+            raise RuntimeError("the store is closed")
+        job = _Job(work)
+        self._jobs.put(job)
+        return job.future
+
+    async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        return await to_thread(self._read, work)
+
+    def read_now(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """As `read`, in this thread: for start-up and for queries of one indexed row."""
+        with self._looking:
+            return work(self._near)
+
+    def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        with self._reading:
+            return work(self._reader)
+
+    def close(self) -> None:
+        """Ends after what was submitted before is on disk."""
+        if self._closed:
+            return
+        self._closed = True
+        self._jobs.put(None)
+        self._thread.join()
+        for connection in (self._reader, self._near, self._writer):
+            connection.close()
+
+    def _run(self) -> None:
+        while (first := self._jobs.get()) is not None:
+            group, last = self._group(first)
+            self._commit([job for job in group if job.future.set_running_or_notify_cancel()])
+            if last:
+                return
+
+    def _group(self, first: _Job) -> tuple[list[_Job], bool]:
+        group = [first]
+        while len(group) < GROUP_SIZE and not self._jobs.empty():
+            job = self._jobs.get()
+            if job is None:
+                return group, True
+            group.append(job)
+        return group, False
+
+    def _commit(self, group: list[_Job]) -> None:
+        transaction = Transaction(self._writer)
+        try:
+            self._writer.execute("BEGIN IMMEDIATE")
+            for job in group:
+                self._run_job(job, transaction)
+            self._writer.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._roll_back(group, error)
+            return
+        for hook in transaction.hooks:
+            hook()
+        for job in group:
+            job.finish()
+
+    def _run_job(self, job: _Job, transaction: Transaction) -> None:
+        hooks = len(transaction.hooks)
+        self._writer.execute("SAVEPOINT job")
+        try:
+            job.result = job.work(transaction)
+        except Exception as error:  # whatever it is, it belongs to the caller and undoes this job alone
+            if _is_disk_failure(error) or not self._writer.in_transaction:
+                raise
+            job.error = error
+            del transaction.hooks[hooks:]
+            self._writer.execute("ROLLBACK TO job")
+        self._writer.execute("RELEASE job")
+
+    def _roll_back(self, group: list[_Job], error: sqlite3.Error) -> None:
+        if self._writer.in_transaction:
+            self._writer.execute("ROLLBACK")
+        if _primary_code(error) == sqlite3.SQLITE_IOERR:
+            self._on_disk_failure(error)
+        failure: Exception = error
+        if _primary_code(error) == sqlite3.SQLITE_FULL:
+            failure = StorageFull("There is no space left; nothing was stored.", retry_after=10)
+        log.error("a write transaction was rolled back: %s", error)
+        for job in group:
+            job.finish(failure)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+    connection.row_factory = sqlite3.Row
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = 1")
+    return connection
+
+
+def _reader(path: Path) -> sqlite3.Connection:
+    connection = _connect(path)
+    connection.execute("PRAGMA query_only = 1")
+    return connection
+
+
+def _migrate(connection: sqlite3.Connection, migrations: Sequence[str]) -> None:
+    have = connection.execute("PRAGMA user_version").fetchone()[0]
+    for number, script in enumerate(migrations[have:], start=have + 1):
+        connection.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT;")
+
+
+def _is_disk_failure(error: Exception) -> bool:
+    """These end the whole transaction, not one savepoint; SQLite may have rolled it back already."""
+    return isinstance(error, sqlite3.Error) and _primary_code(error) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+
+
+def _primary_code(error: sqlite3.Error) -> int:
+    """Extended result codes carry the primary one in their low byte; errors of the module itself carry none."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF

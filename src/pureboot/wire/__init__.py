@@ -1,0 +1,1 @@
+"""The JSON both sides speak, and nothing else."""

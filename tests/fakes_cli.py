@@ -1,0 +1,81 @@
+"""A server that says what it was told to say, over a real socket, and remembers what it was asked."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+
+@dataclass(frozen=True)
+class Asked:
+    method: str
+    path: str
+    query: dict[str, str]
+    body: bytes
+    headers: dict[str, str]
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass
+class Canned:
+    """Answers by method and path: (status, JSON or bytes); a list of them is used up one by one, its last one kept."""
+
+    answers: dict[tuple[str, str], Any] = field(default_factory=dict)
+    asked: list[Asked] = field(default_factory=list)
+    url: str = ""
+
+    def says(self, method: str, path: str, body: Any = None, status: int = 200) -> None:
+        self.answers.setdefault((method, path), []).append((status, body))
+
+    def answer(self, asked: Asked) -> tuple[int, Any]:
+        self.asked.append(asked)
+        known = self.answers.get((asked.method, asked.path))
+        if not known:
+            return 404, {"error": {"code": "not_found", "message": f"{asked.path} is not here.", "hint": ""}}
+        status, body = known.pop(0) if len(known) > 1 else known[0]
+        return status, body
+
+    @property
+    def last(self) -> Asked:
+        return self.asked[-1]
+
+
+@contextmanager
+def serving(canned: Canned) -> Iterator[Canned]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do(self) -> None:
+            url = urlsplit(self.path)
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            asked = Asked(self.command, url.path, dict(parse_qsl(url.query)), body, dict(self.headers))
+            status, answer = canned.answer(asked)
+            data = answer if isinstance(answer, bytes) else b"" if answer is None else json.dumps(answer).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Quiet."""
+
+    for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
+        setattr(Handler, f"do_{method}", Handler.do)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    canned.url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield canned
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

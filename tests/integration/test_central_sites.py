@@ -1,0 +1,197 @@
+"""Sites, and how their agents are let in and listened to."""
+
+from typing import Any
+
+import pytest
+
+from tests.support.central import RunningCentral, SetClock, SpeakingAgent
+
+
+async def code(central: RunningCentral, method: str, path: str, status: int, **arguments: Any) -> str:
+    return str((await central.ask(method, path, status, **arguments))["error"]["code"])
+
+
+async def test_a_site_starts_with_the_stated_defaults(central: RunningCentral) -> None:
+    site = await central.new_site("attic")
+    chosen = (site["autonomy_level"], site["conflict_resolution"], site["cache_policy"], site["migration_policy"])
+    assert chosen == ("limited", "central_wins", "assigned", "manual")
+    assert (site["version"], site["agent_status"], site["agent_last_seen"]) == (1, "unknown", None)
+
+
+async def test_a_site_is_found_by_id_and_by_name(central: RunningCentral) -> None:
+    site = await central.new_site("attic")
+    assert await central.ask("GET", f"/sites/{site['id']}") == await central.ask("GET", "/sites/attic") == site
+    assert await code(central, "GET", "/sites/cellar", 404) == "unknown_site"
+
+
+async def test_only_what_is_sent_changes(central: RunningCentral) -> None:
+    site = await central.new_site("attic", description="dry")
+    changed = await central.ask("PATCH", "/sites/attic", json={"autonomy_level": "full"})
+    assert (changed["autonomy_level"], changed["description"], changed["version"]) == ("full", "dry", 2)
+    patch = {"offline_default_action": "discovery", "offline_install_max_age": 60}
+    assert (await central.ask("PATCH", "/sites/attic", json=patch)) | patch | {"version": 3} == await central.ask(
+        "GET", f"/sites/{site['id']}"
+    )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"name": ""},
+        {"name": "x", "autonomy_level": "total"},
+        {"name": "x", "colour": "red"},
+        {"name": "x", "cache_max_size_gb": 0},
+        {"name": "x", "parent_id": "nowhere"},
+    ],
+)
+async def test_a_site_that_makes_no_sense_is_422(central: RunningCentral, body: dict[str, Any]) -> None:
+    await central.ask("POST", "/sites", 422, json=body)
+
+
+async def test_a_name_is_taken_once(central: RunningCentral) -> None:
+    await central.new_site("attic")
+    await central.new_site("cellar")
+    assert await code(central, "POST", "/sites", 409, json={"name": "attic"}) == "name_taken"
+    assert await code(central, "PATCH", "/sites/cellar", 409, json={"name": "attic"}) == "name_taken"
+    await central.ask("PATCH", "/sites/attic", json={"name": "attic"})
+
+
+async def test_sites_lie_in_sites_but_not_in_a_circle(central: RunningCentral) -> None:
+    above = await central.new_site("house")
+    below = await central.new_site("attic", parent_id="house")
+    assert below["parent_id"] == above["id"]
+    assert await code(central, "PATCH", "/sites/house", 422, json={"parent_id": "attic"}) == "circle"
+    assert await code(central, "DELETE", "/sites/house", 409) == "site_has_sites"
+
+
+async def test_a_site_with_nodes_stays(central: RunningCentral) -> None:
+    await central.new_site("attic")
+    node = await central.ask("POST", "/nodes", 201, json={"mac_address": "525400aabb01", "home_site_id": "attic"})
+    assert await code(central, "DELETE", "/sites/attic", 409) == "site_has_nodes"
+    await central.ask("DELETE", f"/nodes/{node['id']}", 204)
+    await central.ask("DELETE", "/sites/attic", 204)
+    await central.ask("GET", "/sites/attic", 404)
+    await central.new_site("attic")
+
+
+async def test_an_agent_of_a_deleted_site_is_nobody(central: RunningCentral) -> None:
+    await central.new_site("attic")
+    agent = await central.speaking_agent("attic")
+    await central.ask("DELETE", "/sites/attic", 204)
+    assert (await agent.client.get("/api/v1/sync/changes")).status_code == 401
+
+
+async def test_the_list_has_pages(central: RunningCentral) -> None:
+    for name in ("c", "a", "b"):
+        await central.new_site(name)
+    first = await central.ask("GET", "/sites", params={"limit": 2})
+    rest = await central.ask("GET", "/sites", params={"limit": 2, "cursor": first["next_cursor"]})
+    assert [site["name"] for site in first["items"] + rest["items"]] == ["a", "b", "c"]
+    assert rest["next_cursor"] is None
+
+
+# Agents
+
+
+async def test_a_token_buys_one_credential(central: RunningCentral) -> None:
+    site = await central.new_site("attic")
+    token = (await central.ask("POST", "/sites/attic/agent-token", 201))["token"]
+    first = await central.anybody.post("/api/v1/agents/register", json={"token": token, "site": "attic"})
+    assert (first.status_code, first.json()["site_id"]) == (201, site["id"])
+    again = await central.anybody.post("/api/v1/agents/register", json={"token": token})
+    assert (again.status_code, again.json()["error"]["code"]) == (403, "token_refused")
+
+
+async def test_a_token_is_refused_when_it_is_wrong_old_void_or_for_another_site(
+    central: RunningCentral, clock: SetClock
+) -> None:
+    await central.new_site("attic")
+    await central.new_site("cellar")
+
+    async def token() -> str:
+        return str((await central.ask("POST", "/sites/attic/agent-token", 201))["token"])
+
+    async def register(**body: str) -> int:
+        return (await central.anybody.post("/api/v1/agents/register", json=body)).status_code
+
+    void, good = await token(), await token()
+    assert await register(token="wrong") == 403
+    assert await register(token=void) == 403
+    assert await register(token=good, site="cellar") == 403
+    clock.advance(24 * 3600)
+    assert await register(token=good) == 403
+    assert await register(token=await token()) == 201
+
+
+async def test_a_token_is_good_for_24_hours_and_stored_nowhere(central: RunningCentral, clock: SetClock) -> None:
+    await central.new_site("attic")
+    answer = await central.ask("POST", "/sites/attic/agent-token", 201)
+    assert answer["expires_at"] == "2026-01-29T12:00:00Z"
+    agent = await central.new_agent("attic")
+    for line in central.everything_stored():
+        assert answer["token"] not in line
+        assert agent.credential not in line
+        assert central.token not in line
+
+
+async def test_a_newer_agent_replaces_the_older_which_may_still_push(central: RunningCentral) -> None:
+    await central.new_site("attic")
+    old = await central.speaking_agent("attic")
+    new = await central.speaking_agent("attic")
+    assert (await old.push(old.registration("n1", "52:54:00:aa:bb:01"))).results[0].outcome == "applied"
+    feed = await old.client.get("/api/v1/sync/changes")
+    assert (feed.status_code, feed.json()["error"]["code"]) == (403, "agent_replaced")
+    beat = await old.client.post("/api/v1/agents/heartbeat", json={"agent_id": old.id, "metrics": {}})
+    assert beat.json()["error"]["code"] == "agent_replaced"
+    assert (await new.changes()).items[-1].id == "n1"
+
+
+async def beat(agent: SpeakingAgent, **metrics: Any) -> dict[str, Any]:
+    body = {"agent_id": agent.id, "interval_seconds": 60, "metrics": metrics}
+    answer = await agent.client.post("/api/v1/agents/heartbeat", json=body)
+    assert answer.status_code == 200, answer.text
+    document: dict[str, Any] = answer.json()
+    return document
+
+
+@pytest.mark.parametrize(
+    ("silence", "status"), [(0, "online"), (120, "online"), (121, "degraded"), (300, "degraded"), (301, "offline")]
+)
+async def test_an_agents_status_is_told_by_its_silence(
+    central: RunningCentral, clock: SetClock, silence: float, status: str
+) -> None:
+    await central.new_site("attic")
+    await beat(await central.speaking_agent("attic"))
+    clock.advance(silence)
+    assert (await central.ask("GET", "/sites/attic"))["agent_status"] == status
+    assert (await central.ask("GET", "/sites"))["items"][0]["agent_status"] == status
+
+
+async def test_health_shows_the_last_heartbeat_and_what_waits(central: RunningCentral) -> None:
+    await central.new_site("attic")
+    assert (await central.ask("GET", "/sites/attic/health"))["metrics"] is None
+    agent = await central.speaking_agent("attic")
+    await agent.push(agent.registration("n1", "52:54:00:aa:bb:01"))
+    await beat(agent, version="9", pending_queue_items=7, from_the_future=True)
+    health = await central.ask("GET", "/sites/attic/health")
+    assert (health["metrics"]["pending_queue_items"], health["metrics"]["version"]) == (7, "9")
+    assert (health["nodes"], health["nodes_total"], health["conflicts_pending"]) == ({"discovered": 1}, 1, 0)
+    assert (health["agent_id"], health["agent_status"]) == (agent.id, "online")
+
+
+async def test_an_agent_is_asked_to_sync_with_its_next_heartbeat(central: RunningCentral) -> None:
+    await central.new_site("attic")
+    assert await code(central, "POST", "/sites/attic/sync", 409) == "no_agent"
+    agent = await central.speaking_agent("attic")
+    for _ in range(2):
+        assert await central.ask("POST", "/sites/attic/sync", 202) == {"status": "queued"}
+    assert (await beat(agent))["commands"] == [{"command": "sync"}]
+    assert (await beat(agent))["commands"] == []
+
+
+async def test_a_heartbeat_in_anothers_name_is_refused(central: RunningCentral) -> None:
+    await central.new_site("attic")
+    agent = await central.speaking_agent("attic")
+    answer = await agent.client.post("/api/v1/agents/heartbeat", json={"agent_id": "another", "metrics": {}})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "not_yours")

@@ -1,0 +1,222 @@
+"""How central starts, stops and goes on."""
+
+import asyncio
+import os
+import signal
+import sqlite3
+import stat
+from contextlib import closing, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx2
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, insert, select
+
+from pureboot.central import tables as t
+from pureboot.central.bell import Bell
+from pureboot.central.db import Database
+from pureboot.central.main import build, run
+from pureboot.config.central import CentralSettings
+from pureboot.config.loading import load
+from pureboot.core.errors import Busy, SettingsError
+from pureboot.wire.http import bind
+from tests.support.central import running_central
+
+
+async def test_the_first_start_writes_the_admins_token_for_its_owner_only(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "central"
+    async with running_central(folder) as central:
+        file = folder / "admin-token"
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        assert len(central.token) >= 43
+        await central.ask("GET", "/sites")
+
+
+async def test_a_later_start_goes_on_and_writes_no_token_again(tmp_path: Path) -> None:
+    async with running_central(tmp_path) as central:
+        await central.new_site("attic")
+        agent = await central.speaking_agent("attic")
+        await agent.push(agent.registration("n1", "52:54:00:aa:bb:01"))
+        since, token = (await agent.changes()).next, central.token
+        credential = agent.client.headers["authorization"].removeprefix("Bearer ")
+    (tmp_path / "admin-token").unlink()
+    with build(CentralSettings(data_dir=tmp_path)):
+        assert not (tmp_path / "admin-token").exists()
+    (tmp_path / "admin-token").write_text(token)
+    async with running_central(tmp_path) as central:
+        page = await central.client(credential).get("/api/v1/sync/changes", params={"since": since})
+        assert (page.status_code, page.json()["items"]) == (200, [])
+        assert (await central.ask("GET", "/nodes/n1"))["state"] == "discovered"
+
+
+def test_the_migrations_make_the_tables_the_code_speaks_of(tmp_path: Path) -> None:
+    def differences(conn: Connection) -> list[object]:
+        context = MigrationContext.configure(conn, opts={"compare_type": True, "compare_server_default": True})
+        return list(compare_metadata(context, t.metadata))
+
+    with Database(tmp_path / "central.db", Bell()) as db:
+        assert db.write_now(differences) == []
+
+
+async def test_uploads_that_the_last_run_did_not_finish_are_gone(tmp_path: Path) -> None:
+    async with running_central(tmp_path):
+        leftover = tmp_path / "content" / "arriving" / "x"
+        leftover.write_bytes(b"half")
+    async with running_central(tmp_path):
+        assert not leftover.exists()
+
+
+async def test_a_signal_ends_it_soon_whoever_waits_for_news(tmp_path: Path) -> None:
+    with bind("127.0.0.1", 0) as sock:
+        port = sock.getsockname()[1]
+    serving = asyncio.create_task(run(CentralSettings(data_dir=tmp_path, port=port)))
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+        await up(client)
+        admin = {"Authorization": f"Bearer {admin_token(tmp_path)}"}
+        await client.post("/api/v1/sites", json={"name": "attic"}, headers=admin)
+        one_time = (await client.post("/api/v1/sites/attic/agent-token", headers=admin)).json()["token"]
+        agent = (await client.post("/api/v1/agents/register", json={"token": one_time})).json()
+        headers = {"Authorization": f"Bearer {agent['credential']}"}
+        news = "/api/v1/sync/changes?since=1.0&wait=50"
+        waiting = asyncio.create_task(client.get(news, headers=headers, timeout=60))
+        await asyncio.sleep(0.2)
+        assert not waiting.done()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(serving, 10)
+        assert (await waiting).json()["items"] == []
+
+
+def admin_token(folder: Path) -> str:
+    return (folder / "admin-token").read_text().strip()
+
+
+async def up(client: httpx2.AsyncClient) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            with suppress(httpx2.TransportError):
+                await client.get("/health")
+                return
+            await asyncio.sleep(0.05)
+
+
+# What stops a start: one sentence that names the setting
+
+
+def start(folder: Path, **settings: object) -> str:
+    with pytest.raises(SettingsError) as caught, build(CentralSettings.model_validate({"data_dir": folder} | settings)):
+        pass
+    return str(caught.value)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert start(tmp_path / "file" / "central").startswith("data_dir: ")
+
+
+def test_a_folder_where_central_runs_already(tmp_path: Path) -> None:
+    with build(CentralSettings(data_dir=tmp_path)):
+        assert start(tmp_path) == f"data_dir: another central runs on {tmp_path}."
+
+
+def test_a_database_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "central.db").write_text("this is not a database, whatever its name says" * 100)
+    assert "central.db cannot be opened" in start(tmp_path)
+
+
+def test_a_database_of_a_newer_version(tmp_path: Path) -> None:
+    with build(CentralSettings(data_dir=tmp_path)):
+        pass
+    with closing(sqlite3.connect(tmp_path / "central.db")) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    assert "newer PureBoot" in start(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("port = 'many'", "port"),
+        ("port = 99999", "port"),
+        ("prot = 8000", "prot"),
+        ("database_url = 'mysql://x'", "database_url"),
+        ("tls_certfile = '/nowhere.pem'", "tls_keyfile"),
+        ("max_body_bytes = 0", "max_body_bytes"),
+        ("host = ", "central.toml"),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path: Path, text: str, named: str) -> None:
+    file = tmp_path / "central.toml"
+    file.write_text(text)
+    with pytest.raises(SettingsError, match=named):
+        load(CentralSettings, file=file)
+
+
+def test_a_damaged_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PUREBOOT_CENTRAL__PORT", "many")
+    with pytest.raises(SettingsError, match="PUREBOOT_CENTRAL__PORT"):
+        load(CentralSettings)
+
+
+def test_a_database_elsewhere(tmp_path: Path) -> None:
+    settings = CentralSettings(data_dir=tmp_path / "data", database_url=f"sqlite:///{tmp_path / 'other.db'}")
+    with build(settings):
+        assert (tmp_path / "other.db").exists()
+        assert not (tmp_path / "data" / "central.db").exists()
+
+
+# The database's door
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Database:
+    return Database(tmp_path / "central.db", Bell())
+
+
+def admin(name: str) -> dict[str, object]:
+    return {"token_hash": name, "name": name, "created_at": datetime(2026, 1, 1, tzinfo=UTC)}
+
+
+async def test_what_raises_leaves_nothing(db: Database) -> None:
+    def work(conn: Connection) -> None:
+        conn.execute(insert(t.admin_credential), admin("a"))
+        raise ZeroDivisionError
+
+    with db:
+        with pytest.raises(ZeroDivisionError):
+            await db.write(work)
+        assert await db.read(lambda conn: conn.execute(select(t.admin_credential)).all()) == []
+
+
+async def test_a_reader_cannot_write(db: Database) -> None:
+    with db, pytest.raises(Busy, match="readonly"):
+        await db.read(lambda conn: conn.execute(insert(t.admin_credential), admin("a")))
+
+
+async def test_commits_are_durable_and_keys_are_checked(db: Database) -> None:
+    def pragmas(conn: Connection) -> list[object]:
+        names = ("journal_mode", "synchronous", "foreign_keys")
+        return [conn.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names]
+
+    with db:
+        assert await db.write(pragmas) == ["wal", 2, 1]
+
+
+async def test_a_write_begins_at_once(db: Database, tmp_path: Path) -> None:
+    """BEGIN IMMEDIATE is really sent: another writer is locked out before the first statement."""
+
+    def work(_: Connection) -> str:
+        other = sqlite3.connect(tmp_path / "central.db", timeout=0, isolation_level=None)
+        with closing(other), pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("BEGIN IMMEDIATE")
+        return "tried"
+
+    with db:
+        assert await db.write(work) == "tried"
+
+
+def test_the_migrations_travel_with_the_package() -> None:
+    folder = Path(os.path.dirname(t.__file__)) / "migrations"
+    assert (folder / "script.py.mako").is_file()
+    assert list((folder / "versions").glob("v*.py"))

@@ -1,0 +1,261 @@
+"""A whole agent beside a real central (user's contract, task 8)."""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pureboot.agent.main import SiteAgent
+from pureboot.core.errors import Forbidden, SettingsError
+from tests.support.agent import RunningAgent, init, running_agent, settings
+from tests.support.central import RunningCentral
+from tests.support.machines import MAC, Machine, approve, import_node, kernel_workflow
+
+
+async def test_agent_starts_offline_components(site: RunningAgent) -> None:
+    agent = site.agent
+    for part in (
+        agent.connectivity,
+        agent.sync_queue,
+        agent.queue_processor,
+        agent.offline_generator,
+        agent.conflict_detector,
+    ):
+        assert part is not None
+    assert agent.connectivity.is_online
+    assert (await site.health())["status"] == "online"
+
+
+async def test_agent_handles_offline_mode(central: RunningCentral, site: RunningAgent) -> None:
+    await import_node(central, MAC, state="installed")
+    await site.synced()
+    await site.cut()
+    answer = await site.machine.post("/api/v1/report", json={"mac": MAC, "event": "first_boot"})
+    assert answer.status_code == 202
+    written = answer.json()
+    assert (written["status"], written["offline"], written["state"]) == ("queued", True, "active")
+    health = await site.health()
+    assert health["status"] == "offline"
+    assert health["pending_queue_items"] == 2
+    assert "# Cached State: active" in await site.script(MAC)
+
+
+async def test_agent_processes_queue_on_reconnect(central: RunningCentral, site: RunningAgent) -> None:
+    await import_node(central, MAC, state="installed")
+    await site.synced()
+    await site.cut()
+    written = (await site.machine.post("/api/v1/report", json={"mac": MAC, "event": "first_boot"})).json()
+    await site.restore()
+    await site.until(lambda: site.agent.sync_queue.pending_count == 0, "drained")
+    history = await central.history(MAC)
+    assert [h["to_state"] for h in history if h["item_id"] == written["queue_id"]] == ["active"]
+    events = await central.events(MAC)
+    assert [e["event"] for e in events if e["item_id"] == written["event_queue_id"]] == ["first_boot"]
+
+
+async def test_a_write_online_is_confirmed_by_central(central: RunningCentral, site: RunningAgent) -> None:
+    answer = await site.machine.post("/api/v1/nodes/register", json={"mac_address": MAC, "vendor": "QEMU"})
+    assert answer.status_code == 200
+    assert answer.json()["status"] == "applied"
+    node = await central.node(MAC)
+    assert node["id"] == answer.json()["id"]
+    assert node["facts"] == {"vendor": "QEMU"}
+
+
+async def test_a_repeated_report_is_one_item(central: RunningCentral, site: RunningAgent) -> None:
+    await import_node(central, MAC, state="installed")
+    await site.synced()
+    await site.cut()
+    body = {"mac": MAC, "event": "first_boot", "report_id": "r1"}
+    answers = [(await site.machine.post("/api/v1/report", json=body)).json() for _ in range(3)]
+    assert len({answer["queue_id"] for answer in answers}) == 1
+    assert len({answer["event_queue_id"] for answer in answers}) == 1
+    await site.restore()
+    await site.synced()
+    assert [e["event"] for e in await central.events(MAC)] == ["first_boot"]
+
+
+async def test_a_forbidden_edge_is_409_by_patch_and_kept_as_an_event(
+    central: RunningCentral, site: RunningAgent
+) -> None:
+    node = await import_node(central, MAC, state="active")
+    await site.synced()
+    answer = await site.machine.patch(f"/api/v1/nodes/{node['id']}/state", json={"state": "installed"})
+    assert answer.status_code == 409
+    assert answer.json()["error"]["code"] == "illegal_edge"
+    answer = await site.machine.post(f"/api/v1/nodes/{node['id']}/event", json={"event": "install_complete"})
+    assert answer.status_code == 200
+    assert answer.json()["edge"] == "refused"
+    assert [e["event"] for e in await central.events(MAC)] == ["install_complete"]
+    assert (await central.node(MAC))["state"] == "active"
+
+
+async def test_a_central_that_hangs_delays_one_write_and_no_other(central: RunningCentral, site: RunningAgent) -> None:
+    await import_node(central, MAC, state="installed")
+    await site.synced()
+    site.wan.state = "hangs"
+    began = time.monotonic()
+    first = await site.machine.post("/api/v1/report", json={"mac": MAC, "event": "first_boot"})
+    assert first.status_code == 202
+    assert time.monotonic() - began < 1.5
+    began = time.monotonic()
+    later = [await site.machine.post("/api/v1/report", json={"mac": MAC, "event": f"e{i}"}) for i in range(10)]
+    assert {answer.status_code for answer in later} == {202}
+    assert time.monotonic() - began < 0.5
+    await site.restore()
+    await site.until(lambda: site.agent.sync_queue.pending_count == 0, "drained")
+    assert [e["event"] for e in await central.events(MAC)] == ["first_boot", *(f"e{i}" for i in range(10))]
+
+
+async def test_a_machine_first_seen_offline_is_one_node_with_the_one_central_has(
+    central: RunningCentral, site: RunningAgent
+) -> None:
+    await site.cut()
+    local = (await site.machine.post("/api/v1/nodes/register", json={"mac": MAC})).json()
+    await site.machine.post(f"/api/v1/nodes/{local['id']}/event", json={"event": "heartbeat"})
+    node = await import_node(central, MAC, state="active")
+    assert node["id"] != local["id"]
+    await site.restore()
+    await site.synced()
+    assert "State: active" in await site.script(MAC)
+    assert [e["event"] for e in await central.events(MAC)] == ["heartbeat"]
+    resolved = (await site.machine.get(f"/api/v1/nodes/{local['id']}")).json()
+    assert resolved["id"] == node["id"]
+
+
+@pytest.mark.parametrize("resolution", ["keep_local", "keep_central"])
+async def test_what_both_sides_changed_is_a_conflict_that_a_person_settles(
+    central: RunningCentral, site: RunningAgent, resolution: str
+) -> None:
+    await central.ask("PATCH", "/sites/attic", json={"conflict_resolution": "manual"})
+    node = await import_node(central, MAC, state="installed")
+    await site.synced()
+    await site.cut()
+    await site.machine.post("/api/v1/report", json={"mac": MAC, "event": "first_boot"})
+    await central.ask("PATCH", f"/nodes/{node['id']}/state", json={"state": "reprovision"})
+    await site.restore()
+    await site.synced()
+
+    (conflict,) = (await central.ask("GET", "/sites/attic/conflicts"))["items"]
+    assert (conflict["local_state"], conflict["central_state"]) == ("active", "reprovision")
+    assert (await site.health())["conflicts_pending"] == 1
+    assert "Site and central disagree" in await site.script(MAC)
+
+    await central.ask("POST", f"/sites/attic/conflicts/{conflict['id']}/resolve", json={"resolution": resolution})
+    await site.synced()
+    assert (await site.health())["conflicts_pending"] == 0
+    expected = "active" if resolution == "keep_local" else "reprovision"
+    assert (await central.node(MAC))["state"] == expected
+    local = (await site.machine.get(f"/api/v1/nodes/{node['id']}")).json()
+    assert local["state"] == expected
+
+
+async def test_central_wins_settles_at_once_and_keeps_both_histories(
+    central: RunningCentral, site: RunningAgent
+) -> None:
+    node = await import_node(central, MAC, state="installed")
+    await site.synced()
+    await site.cut()
+    await site.machine.post("/api/v1/report", json={"mac": MAC, "event": "first_boot"})
+    await central.ask("PATCH", f"/nodes/{node['id']}/state", json={"state": "retired"})
+    await site.restore()
+    await site.synced()
+    (conflict,) = (await central.ask("GET", "/sites/attic/conflicts", params={"status": "all"}))["items"]
+    assert (conflict["status"], conflict["resolution"]) == ("resolved", "keep_central")
+    assert "This node is retired." in await site.script(MAC)
+    assert [e["event"] for e in await central.events(MAC)] == ["first_boot"]
+
+
+async def test_a_node_deleted_at_central_leaves_the_site_and_registers_anew(
+    central: RunningCentral, site: RunningAgent
+) -> None:
+    node = await import_node(central, MAC, state="active")
+    await site.synced()
+    await central.ask("DELETE", f"/nodes/{node['id']}", 204)
+    await site.synced()
+    assert (await site.machine.get(f"/api/v1/nodes/{node['id']}")).status_code == 404
+    await site.script(MAC)
+    await site.synced()
+    again = await central.node(MAC)
+    assert (again["state"], again["id"] != node["id"]) == ("discovered", True)
+
+
+async def test_a_change_at_central_is_at_the_site_within_two_seconds(
+    central: RunningCentral, site: RunningAgent
+) -> None:
+    began = time.monotonic()
+    node = await import_node(central, MAC, state="active")
+    await site.until(lambda: site.agent.state_cache.by_id(node["id"]) is not None, "told")
+    assert time.monotonic() - began < 2
+
+
+async def test_an_agent_whose_credential_is_refused_serves_and_keeps_everything(
+    central: RunningCentral, site: RunningAgent, tmp_path: Path
+) -> None:
+    await import_node(central, MAC, state="installed")
+    await site.synced()
+    await init(central, "attic", tmp_path / "newer")  # a newer registration replaces this agent
+    with pytest.raises(Forbidden, match="newer agent"):
+        await site.agent.sync.sync_once()
+    assert "State: installed" in await site.script(MAC)
+    answer = await site.machine.post("/api/v1/report", json={"mac": MAC, "event": "first_boot"})
+    assert answer.status_code == 200  # what it holds it may still push
+
+
+async def test_a_damaged_file_is_moved_aside_and_the_agent_starts(
+    central: RunningCentral, site: RunningAgent, tmp_path: Path
+) -> None:
+    await site.cut()
+    await site.machine.post("/api/v1/nodes/register", json={"mac": MAC})
+    await site.agent.stop()
+    file = tmp_path / "agent" / "state" / "agent.db"
+    file.write_bytes(b"nothing of a database is left" * 1000)
+    site.wan.state = "up"
+    async with running_agent(tmp_path / "agent", site.wan) as again:
+        assert "#!ipxe" in await again.script(MAC)
+        await again.synced()
+    assert list(file.parent.glob("agent.db.damaged-*"))
+
+
+async def test_heartbeats_tell_central_how_the_site_is(central: RunningCentral, site: RunningAgent) -> None:
+    await site.agent.heartbeat.beat()
+    health: dict[str, Any] = await central.ask("GET", "/sites/attic/health")
+    assert health["agent_status"] == "online"
+
+
+def test_a_folder_that_init_has_not_written_stops_the_start_with_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="no agent in data_dir"):
+        SiteAgent(settings(tmp_path / "empty"))
+
+
+async def test_a_hundred_machines_report_at_once_and_each_is_at_central_once(
+    central: RunningCentral, site: RunningAgent
+) -> None:
+    macs = [f"52:54:00:00:02:{i:02x}" for i in range(100)]
+    await site.cut()
+    answers = await asyncio.gather(
+        *(site.machine.post("/api/v1/nodes/register", json={"mac": mac, "report_id": "r"}) for mac in macs)
+    )
+    assert {answer.status_code for answer in answers} == {202}
+    await site.restore()
+    await site.synced()
+    nodes = (await central.ask("GET", "/nodes", params={"limit": 500}))["items"]
+    assert sorted(node["mac_address"] for node in nodes) == macs
+
+
+async def test_an_install_begins_only_when_its_files_have_arrived(central: RunningCentral, site: RunningAgent) -> None:
+    """Power that flickers while the kernel is fetched burns no attempt."""
+    await kernel_workflow(central)
+    await import_node(central, MAC, state="discovered")
+    await approve(central, MAC, "debian")
+    await site.synced()
+    machine = Machine(site, MAC)
+    for _ in range(3):
+        script = await site.script(MAC)
+        url = next(word for word in script.split() if "images/debian/linux" in word)
+        assert (await site.machine.get(url)).status_code == 200
+        assert "attempt 1" in script
+    await machine.boot()
+    assert "attempt 2" in await site.script(MAC)

@@ -1,0 +1,188 @@
+"""The boot service over the offline generator: the same path online and offline (user's contract, task 6)."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.agent import RunningAgent, running_agent
+from tests.support.central import RunningCentral
+from tests.support.machines import MAC, Machine, approve, import_node, kernel_workflow
+
+LOCAL_DISK = "sanboot --no-describe --drive 0x80 || exit 1"
+
+
+async def test_boot_uses_offline_generator(central: RunningCentral, site: RunningAgent) -> None:
+    await import_node(central, MAC, state="active")
+    await site.synced()
+    await site.cut()
+    script = await site.script(MAC)
+    assert script.startswith("#!ipxe\n# PureBoot Agent - OFFLINE MODE\n# MAC: 52:54:00:aa:bb:01\n# Site: attic\n")
+    assert "# Cached State: active" in script
+    assert script.rstrip().endswith(LOCAL_DISK)
+
+
+async def test_boot_falls_back_when_central_unreachable(central: RunningCentral, site: RunningAgent) -> None:
+    """An unknown machine while central hangs and nobody has called it offline yet: answered inside the budget, and only
+    the first of them pays it."""
+    await import_node(central, MAC, state="active")
+    await site.synced()
+    site.wan.state = "hangs"
+    began = time.monotonic()
+    first = await site.script("52:54:00:00:00:01")
+    paid = time.monotonic() - began
+    began = time.monotonic()
+    scripts = await asyncio.gather(*(site.script(f"52:54:00:00:01:{i:02x}") for i in range(20)))
+    known = await site.script(MAC)
+    rest = time.monotonic() - began
+    assert all(script.startswith("#!ipxe") and LOCAL_DISK in script for script in [first, *scripts, known])
+    assert paid < 1.5
+    assert rest < paid + 0.5
+
+
+async def test_boot_includes_offline_indicator(site: RunningAgent) -> None:
+    await site.cut()
+    assert "echo *** PureBoot Site Agent - OFFLINE ***" in await site.script(MAC)
+    await site.restore()
+    assert "OFFLINE" not in await site.script(MAC)
+
+
+@pytest.mark.parametrize("level", ["limited", "full"])
+async def test_an_approved_machine_is_installed_while_central_is_dead(
+    central: RunningCentral, site: RunningAgent, level: str
+) -> None:
+    await central.ask("PATCH", "/sites/attic", json={"autonomy_level": level})
+    await kernel_workflow(central)
+    await import_node(central, MAC, state="discovered")
+    await approve(central, MAC, "debian")
+    await site.synced()
+    await site.cut()
+
+    machine = Machine(site, MAC)
+    install = await machine.boot()
+    assert install.kernel == b"kernel of debian"
+    assert install.initrds == [b"initrd of debian"]
+    await machine.report("install_complete", 202)
+    assert "# Cached State: installed" in await site.script(MAC)
+
+    await site.restore()
+    await site.synced()
+    history = await central.history(MAC)
+    assert [(h["from_state"], h["to_state"], h["attempt"], h["triggered_by"]) for h in history[-2:]] == [
+        ("pending", "installing", 1, "system"),
+        ("installing", "installed", 1, "node"),
+    ]
+
+
+async def test_a_readonly_site_boots_the_disk_and_says_why(central: RunningCentral, site: RunningAgent) -> None:
+    await central.ask("PATCH", "/sites/attic", json={"autonomy_level": "readonly"})
+    await kernel_workflow(central)
+    await import_node(central, MAC, state="discovered")
+    await approve(central, MAC, "debian")
+    await site.synced()
+    await site.cut()
+    script = await site.script(MAC)
+    assert "may start none without central (readonly)" in script
+    assert LOCAL_DISK in script
+    assert "kernel " not in script
+
+    await site.restore()
+    assert "kernel " in await site.script(MAC)
+    assert (await central.node(MAC))["state"] == "installing"
+
+
+async def test_content_that_is_missing_keeps_an_offline_install_from_starting(
+    central: RunningCentral, site: RunningAgent
+) -> None:
+    await kernel_workflow(central)
+    await import_node(central, MAC, state="discovered")
+    await approve(central, MAC, "debian")
+    await site.synced()
+    await site.cut()
+    assert await site.agent.content_cache.evict("images/debian/linux")
+    script = await site.script(MAC)
+    assert "content is missing here: images/debian/linux" in script
+    assert LOCAL_DISK in script
+
+
+async def test_an_approval_older_than_the_limit_does_not_install_offline(
+    central: RunningCentral, site: RunningAgent
+) -> None:
+    await central.ask("PATCH", "/sites/attic", json={"offline_install_max_age": 0.2})
+    await kernel_workflow(central)
+    await import_node(central, MAC, state="discovered")
+    await approve(central, MAC, "debian")
+    await site.synced()
+    await site.cut()
+    await asyncio.sleep(0.3)
+    assert "the limit is" in await site.script(MAC)
+
+
+async def test_asking_twice_or_with_head_begins_one_attempt(central: RunningCentral, site: RunningAgent) -> None:
+    await kernel_workflow(central)
+    await import_node(central, MAC, state="discovered")
+    await approve(central, MAC, "debian")
+    await site.synced()
+    await site.cut()
+    assert (await site.machine.head(f"/boot/{MAC}")).status_code == 200
+    assert site.agent.sync_queue.pending_count == 0
+    scripts = await asyncio.gather(*(site.script(MAC) for _ in range(8)))
+    assert len(set(scripts)) == 1
+    assert "install of debian, attempt 1" in scripts[0]
+    assert site.agent.sync_queue.pending_count == 1
+
+
+async def test_a_machine_that_comes_back_unfinished_starts_over_three_times_at_most(
+    central: RunningCentral, site: RunningAgent
+) -> None:
+    await kernel_workflow(central)
+    await import_node(central, MAC, state="discovered")
+    await approve(central, MAC, "debian")
+    await site.synced()
+    await site.cut()
+    machine = Machine(site, MAC)
+    for attempt in (1, 2, 3):
+        assert f"attempt {attempt}" in (await machine.boot()).script
+    script = await site.script(MAC)
+    assert "# Cached State: install_failed" in script
+    assert LOCAL_DISK in script
+    await site.restore()
+    await site.synced()
+    steps = [(h["from_state"], h["to_state"], h["attempt"]) for h in await central.history(MAC)]
+    assert steps[-4:] == [
+        ("pending", "installing", 1),
+        ("installing", "installing", 2),
+        ("installing", "installing", 3),
+        ("installing", "install_failed", 3),
+    ]
+
+
+async def test_reports_of_an_install_in_progress_need_its_boot_token(
+    central: RunningCentral, site: RunningAgent
+) -> None:
+    await kernel_workflow(central)
+    await import_node(central, MAC, state="discovered")
+    await approve(central, MAC, "debian")
+    await site.synced()
+    await Machine(site, MAC).boot()
+    body = {"mac": MAC, "event": "install_complete"}
+    for token in ({}, {"boot_token": "guessed"}):
+        answer = await site.machine.post("/api/v1/report", json=body | token)
+        assert answer.status_code == 403
+        assert answer.json()["error"]["code"] == "wrong_boot_token"
+    await site.synced()
+    assert (await central.node(MAC))["state"] == "installing"
+
+
+async def test_the_agent_starts_and_boots_machines_with_central_dead(
+    central: RunningCentral, site: RunningAgent, tmp_path: Path
+) -> None:
+    await import_node(central, MAC, state="active")
+    await site.synced()
+    await site.agent.stop()
+    site.wan.state = "down"
+    async with running_agent(tmp_path / "agent", site.wan) as again:
+        script = await again.script(MAC)
+        assert "# Cached State: active" in script
+        assert "Offline Since: 20" in script

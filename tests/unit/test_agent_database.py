@@ -1,0 +1,210 @@
+"""The agent's file: opened once, and never a reason not to start."""
+
+import asyncio
+import hashlib
+import logging
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pureboot.agent.cache.state_cache import CachedNode, NodeStateCache
+from pureboot.agent.database import Database, get_meta, set_meta
+from pureboot.agent.queue import QueueItem, SyncQueue
+from pureboot.core.lifecycle import NodeState
+from tests.support.parts import EPOCH, MAC, opened
+
+ITEMS = 300
+PAGE = 4096
+# The first byte of a page with rows of a table (https://www.sqlite.org/fileformat.html, 1.6).
+LEAF = 0x0D
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "agent.db"
+
+
+async def fill(path: Path) -> list[str]:
+    """An outbox over some thirty pages, and a node."""
+    with opened(path) as parts:
+        await parts.knows()
+        payload = {"event": "e", "message": "x" * 300}
+        items = (
+            QueueItem(id=f"item-{n:03}", item_type="event", payload=payload, created_at=EPOCH, lane=f"n{n % 3}")
+            for n in range(ITEMS)
+        )
+        await asyncio.gather(*map(parts.queue.enqueue, items))
+        return [item.id for item in await parts.waiting()]
+
+
+def leaves(path: Path) -> list[int]:
+    """Offsets of the pages that hold rows of the outbox."""
+    content = path.read_bytes()
+    pages = range(0, len(content), PAGE)
+    return [at for at in pages if content[at] == LEAF and content.count(b"item-", at, at + PAGE) > 5]
+
+
+def overwrite(path: Path, *offsets: int) -> None:
+    content = bytearray(path.read_bytes())
+    for offset in offsets:
+        content[offset : offset + PAGE] = b"\xa5" * PAGE
+    path.write_bytes(bytes(content))
+
+
+def cut(path: Path, size: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        file.truncate(size)
+
+
+def spoil(path: Path, damage: Callable[[bytes], bytes]) -> None:
+    path.write_bytes(damage(path.read_bytes()))
+
+
+def size_of(path: Path) -> int:
+    return path.stat().st_size
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def aside(path: Path) -> list[Path]:
+    return [file for file in path.parent.glob("agent.db.damaged-*") if not file.name.endswith(("-wal", "-shm"))]
+
+
+async def survivors(path: Path) -> list[str]:
+    with opened(path) as parts:
+        await parts.queue.initialize()
+        assert parts.queue.pending_count == len(await parts.waiting())
+        return [item.id for item in await parts.waiting()]
+
+
+async def test_a_damaged_file_is_kept_aside_and_its_outbox_carried_over(path: Path) -> None:
+    everything = await fill(path)
+    overwrite(path, 3 * PAGE)
+    damaged = digest(path)
+    assert await survivors(path) == everything
+    (kept,) = aside(path)
+    assert digest(kept) == damaged
+
+
+@pytest.mark.parametrize("which", ["first", "middle", "last", "two"])
+async def test_a_page_that_cannot_be_read_takes_only_its_own_items(path: Path, which: str) -> None:
+    everything = await fill(path)
+    pages = leaves(path)
+    lost = {"first": pages[:1], "middle": pages[9:10], "last": pages[-1:], "two": [pages[2], pages[20]]}[which]
+    overwrite(path, *lost)
+    saved = await survivors(path)
+    assert saved == [id for id in everything if id in set(saved)]
+    assert len(everything) - 12 * len(lost) <= len(saved) < len(everything)
+
+
+async def test_items_carried_over_keep_their_place_in_line(path: Path) -> None:
+    await fill(path)
+    with opened(path) as parts:
+        seqs = [(item.id, item.seq, item.lane, item.epoch) for item in await parts.waiting()]
+    overwrite(path, 3 * PAGE)
+    with opened(path) as parts:
+        assert [(item.id, item.seq, item.lane, item.epoch) for item in await parts.waiting()] == seqs
+        await parts.queue.enqueue(QueueItem(id="new", item_type="event", payload={}, created_at=EPOCH))
+        assert (await parts.waiting())[-1].seq > seqs[-1][1]
+
+
+async def test_a_file_cut_short_keeps_what_is_left_of_its_outbox(path: Path) -> None:
+    everything = await fill(path)
+    cut(path, leaves(path)[12] + 777)
+    saved = await survivors(path)
+    assert saved == everything[: len(saved)]
+    assert len(saved) >= 90
+
+
+def nothing_of_a_database(_: bytes) -> bytes:
+    return b"this is no database at all" * 1000
+
+
+def zeroes(content: bytes) -> bytes:
+    return bytes(len(content))
+
+
+def half_a_header(content: bytes) -> bytes:
+    return content[:40]
+
+
+def half_a_first_page(content: bytes) -> bytes:
+    return content[:100] + os.urandom(PAGE - 100) + content[PAGE:]
+
+
+@pytest.mark.parametrize("damage", [nothing_of_a_database, zeroes, half_a_header, half_a_first_page])
+async def test_a_file_that_is_beyond_help_is_kept_aside_and_the_agent_starts(
+    path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    await fill(path)
+    spoil(path, damage)
+    assert await survivors(path) == []
+    assert len(aside(path)) == 1
+    assert await survivors(path) == []  # and the new file is sound
+    assert len(aside(path)) == 1
+
+
+async def test_an_empty_file_is_a_new_one(path: Path) -> None:
+    cut(path, 0)
+    assert await survivors(path) == []
+    assert aside(path) == []
+
+
+async def test_what_is_written_after_a_rescue_survives_a_crash(path: Path, tmp_path: Path) -> None:
+    """The copy is what a machine that loses power leaves behind: nothing was closed."""
+    await fill(path)
+    overwrite(path, 3 * PAGE)
+    with opened(path) as parts:
+        await parts.queue.enqueue(QueueItem(id="after", item_type="event", payload={}, created_at=EPOCH))
+        shutil.copytree(path.parent, tmp_path / "crashed")
+    assert "after" in await survivors(tmp_path / "crashed" / "agent.db")
+
+
+async def test_a_torn_write_ahead_log_costs_only_what_was_never_acknowledged(path: Path, tmp_path: Path) -> None:
+    with opened(path) as parts:
+        await parts.queue.initialize()
+        await parts.queue.enqueue(QueueItem(id="acknowledged", item_type="event", payload={}, created_at=EPOCH))
+        shutil.copytree(path.parent, tmp_path / "crashed")
+        size = size_of(tmp_path / "crashed" / "agent.db-wal")
+        await parts.queue.enqueue(QueueItem(id="torn", item_type="event", payload={}, created_at=EPOCH))
+        shutil.copytree(path.parent, tmp_path / "crashed", dirs_exist_ok=True)
+    cut(tmp_path / "crashed" / "agent.db-wal", size + 1000)
+    assert await survivors(tmp_path / "crashed" / "agent.db") == ["acknowledged"]
+
+
+async def test_one_file_is_opened_once_however_many_are_given_it(path: Path) -> None:
+    database = Database(path)
+    cache, queue = NodeStateCache(database), SyncQueue(Database(database))
+    await cache.initialize()
+    await queue.initialize()
+    assert cache.database.store is queue.database.store is database.store
+    await cache.cache_node(CachedNode("n1", MAC, NodeState.ACTIVE))
+    database.close()
+    database.close()
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT id, state FROM node").fetchall() == [("n1", "active")]
+    connection.close()
+
+
+async def test_what_is_noted_is_read_back(path: Path) -> None:
+    database = Database(path)
+    assert get_meta(database.store, "cursor") is None
+    for value in ("1.2", "3.4"):
+        await database.store.write(lambda tx, value=value: set_meta(tx, "cursor", value))
+    assert get_meta(database.store, "cursor") == "3.4"
+    database.close()
+
+
+async def test_the_log_names_the_damage_and_what_was_saved(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    await fill(path)
+    overwrite(path, 3 * PAGE)
+    with caplog.at_level(logging.ERROR):
+        await survivors(path)
+    assert f"{ITEMS} unsent items were carried over" in caplog.text

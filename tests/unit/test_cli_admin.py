@@ -1,0 +1,239 @@
+"""What an administrator types, what central is asked, and what the terminal shows."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from pureboot.cli.main import app
+from tests.fakes_cli import Canned, serving
+
+SITE = {"id": "s1", "name": "lab", "agent_status": "online", "autonomy_level": "limited"}
+MAC = "52:54:00:aa:bb:01"
+NODE = {"id": "n1", "mac_address": MAC, "state": "discovered", "hostname": "", "version": 3}
+WORKFLOW = {"id": "w1", "name": "linux", "kernel": "images/k", "initrd": ["images/i"]}
+CONFLICT = {"id": "c1", "node_mac": MAC, "conflict_type": "state_mismatch", "status": "pending"}
+
+
+def page(*items: object) -> dict[str, object]:
+    return {"items": list(items), "next_cursor": None}
+
+
+@pytest.fixture
+def central(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    with serving(Canned()) as canned:
+        monkeypatch.setenv("PUREBOOT_URL", canned.url)
+        monkeypatch.setenv("PUREBOOT_TOKEN", "adm1n")
+        canned.says("GET", "/api/v1/sites", page(SITE))
+        canned.says("GET", "/api/v1/workflows", page(WORKFLOW))
+        canned.says("GET", "/api/v1/nodes", page(NODE))
+        yield canned
+
+
+def pureboot(*arguments: str, code: int = 0) -> str:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def test_lists_are_tables(central):
+    output = pureboot("site", "list")
+    assert output.splitlines()[0].split()[:2] == ["ID", "NAME"]
+    assert output.splitlines()[1].split()[:3] == ["s1", "lab", "online"]
+    assert central.last.headers["Authorization"] == "Bearer adm1n"
+
+
+def test_lists_are_json_on_demand(central):
+    assert json.loads(pureboot("node", "list", "--json")) == [NODE]
+
+
+def test_an_empty_list_says_so(central):
+    central.says("GET", "/api/v1/content", page())
+    assert pureboot("content", "list") == "There is no content yet.\n"
+    assert json.loads(pureboot("content", "list", "--json")) == []
+
+
+def test_all_pages_are_read(central):
+    central.answers["GET", "/api/v1/sites"] = [(200, {"items": [SITE], "next_cursor": "more"}), (200, page(SITE))]
+    assert len(json.loads(pureboot("site", "list", "--json"))) == 2
+    assert central.last.query["cursor"] == "more"
+
+
+def test_hostile_text_stays_text(central):
+    central.answers["GET", "/api/v1/nodes"] = [(200, page(NODE | {"hostname": "[red]\x1b[31mevil\n"}))]
+    output = pureboot("node", "list")
+    assert "[red]" in output
+    assert "\x1b" not in output
+
+
+def test_a_site_is_created_with_what_was_said_only(central):
+    central.says("POST", "/api/v1/sites", SITE, status=201)
+    output = pureboot("site", "create", "lab", "--autonomy-level", "full", "--offline-default-action", "discovery")
+    assert central.last.json == {"name": "lab", "autonomy_level": "full", "offline_default_action": "discovery"}
+    assert "pureboot site token s1" in output
+
+
+def test_a_site_is_changed_by_its_name(central):
+    central.says("PATCH", "/api/v1/sites/s1", SITE)
+    pureboot("site", "update", "lab", "--conflict-resolution", "manual", "--parent", "s1")
+    assert central.last.json == {"conflict_resolution": "manual", "parent_id": "s1"}
+
+
+def test_a_token_is_shown(central):
+    central.says("POST", "/api/v1/sites/s1/agent-token", {"token": "once", "expires_at": "2026-01-01T00:00:00Z"}, 201)
+    assert pureboot("site", "token", "lab") == "once\n"
+
+
+def test_a_site_is_deleted(central):
+    central.says("DELETE", "/api/v1/sites/s1", status=204)
+    assert pureboot("site", "delete", "lab") == "Site lab is deleted.\n"
+
+
+def test_a_node_is_found_by_its_mac_in_any_spelling(central):
+    pureboot("node", "show", "5254.00AA.BB01")
+    assert central.last.query == {"mac": "52:54:00:aa:bb:01"}
+
+
+def test_approving_assigns_the_workflow_first(central):
+    central.says("PATCH", "/api/v1/nodes/n1", NODE)
+    central.says("PATCH", "/api/v1/nodes/n1/state", NODE | {"state": "pending"})
+    pureboot("node", "approve", "52:54:00:aa:bb:01", "--workflow", "linux")
+    changes = [(asked.path, asked.json) for asked in central.asked if asked.method == "PATCH"]
+    assert changes == [
+        ("/api/v1/nodes/n1", {"workflow_id": "w1"}),
+        ("/api/v1/nodes/n1/state", {"state": "pending", "comment": ""}),
+    ]
+
+
+def test_a_state_is_forced_with_a_reason(central):
+    central.says("GET", "/api/v1/nodes/n1", NODE)
+    central.says("PATCH", "/api/v1/nodes/n1/state", NODE | {"state": "active"})
+    pureboot("node", "state", "n1", "active", "--force", "--comment", "seen it")
+    assert central.last.json == {"state": "active", "comment": "seen it", "force": True}
+
+
+def test_a_node_is_created_changed_and_deleted(central):
+    central.says("POST", "/api/v1/nodes", NODE, status=201)
+    central.says("PATCH", "/api/v1/nodes/n1", NODE)
+    central.says("DELETE", "/api/v1/nodes/n1", status=204)
+    pureboot("node", "create", MAC, "--site", "lab", "--workflow", "linux", "--state", "active")
+    created = {"mac_address": MAC, "home_site_id": "s1", "workflow_id": "w1", "state": "active"}
+    assert central.last.json == created
+    pureboot("node", "update", MAC, "--tag", "a", "--tag", "b", "--version", "3")
+    assert central.last.json == {"tags": ["a", "b"], "version": 3}
+    pureboot("node", "delete", MAC)
+    assert central.last.method == "DELETE"
+
+
+@pytest.mark.parametrize("what", ["history", "events"])
+def test_what_happened_to_a_node(central, what):
+    central.says("GET", f"/api/v1/nodes/n1/{what}", page({"seq": 1, "event": "first_boot", "to_state": "active"}))
+    assert json.loads(pureboot("node", what, MAC, "--json"))[0]["seq"] == 1
+    assert pureboot("node", what, MAC)
+
+
+def test_nodes_are_filtered(central):
+    central.says("GET", "/api/v1/sites/s1/nodes", page(NODE, NODE | {"state": "active"}))
+    assert len(json.loads(pureboot("node", "list", "--site", "lab", "--state", "active", "--json"))) == 1
+
+
+def test_workflows(central):
+    central.says("POST", "/api/v1/workflows", WORKFLOW, status=201)
+    central.says("DELETE", "/api/v1/workflows/w1", status=204)
+    pureboot("workflow", "create", "linux", "--kernel", "images/k", "--initrd", "images/i", "--done-when", "next_boot")
+    assert central.last.json == {
+        "name": "linux",
+        "kernel": "images/k",
+        "initrd": ["images/i"],
+        "done_when": "next_boot",
+    }
+    assert "images/k" in pureboot("workflow", "show", "linux")
+    assert "linux" in pureboot("workflow", "list")
+    assert pureboot("workflow", "delete", "linux") == "Workflow linux is deleted.\n"
+
+
+def test_content_goes_up_and_down(central, tmp_path):
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes(b"x" * 600_000)
+    central.says("PUT", "/api/v1/content/images/a%20b/k", {"digest": "sha256:abc", "size": 600_000}, status=201)
+    central.says("GET", "/api/v1/content/images/a%20b/k", source.read_bytes())
+    assert "600000 bytes, sha256:abc" in pureboot("content", "put", "images/a b/k", str(source))
+    assert central.last.body == source.read_bytes()
+    pureboot("content", "get", "images/a b/k", "-o", str(target))
+    assert target.read_bytes() == source.read_bytes()
+
+
+def test_a_failed_download_leaves_nothing(central, tmp_path):
+    pureboot("content", "get", "images/none", "-o", str(tmp_path / "none"), code=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_conflicts_are_listed_and_resolved(central):
+    central.says("GET", "/api/v1/sites/s1/conflicts", page(CONFLICT))
+    central.says("POST", "/api/v1/sites/s1/conflicts/c1/resolve", CONFLICT | {"status": "resolved"})
+    assert "state_mismatch" in pureboot("conflict", "list")
+    assert central.last.query == {"status": "pending"}
+    output = pureboot("conflict", "resolve", MAC, "keep_local")
+    assert central.last.json == {"resolution": "keep_local"}
+    assert output == f"The conflict about {MAC} is settled: keep_local.\n"
+
+
+class TestWhatGoesWrong:
+    def test_central_says_what_and_what_to_do(self, central):
+        error = {"error": {"code": "conflict", "message": "The site has nodes.", "hint": "Move them first."}}
+        central.says("DELETE", "/api/v1/sites/s1", error, status=409)
+        assert pureboot("site", "delete", "lab", code=1) == "pureboot: The site has nodes.\nMove them first.\n"
+
+    def test_an_answer_that_is_not_centrals(self, central):
+        central.answers["GET", "/api/v1/sites"] = [(502, b"<html>")]
+        assert pureboot("site", "list", code=1) == "pureboot: It answered HTTP 502.\n"
+
+    def test_nobody_answers(self, monkeypatch):
+        monkeypatch.setenv("PUREBOOT_URL", "http://127.0.0.1:9")
+        monkeypatch.setenv("PUREBOOT_TOKEN", "x")
+        assert pureboot("site", "list", code=1) == "pureboot: Central does not answer at http://127.0.0.1:9.\n"
+
+    @pytest.mark.parametrize("url", ["nonsense", "http://", "http://[", "ftp://x"])
+    def test_the_address_is_none(self, monkeypatch, url):
+        monkeypatch.setenv("PUREBOOT_URL", url)
+        monkeypatch.setenv("PUREBOOT_TOKEN", "x")
+        assert "PUREBOOT_URL" in pureboot("site", "list", code=2)
+
+    def test_there_is_no_token(self, central, monkeypatch):
+        monkeypatch.delenv("PUREBOOT_TOKEN")
+        assert "PUREBOOT_TOKEN_FILE" in pureboot("site", "list", code=2)
+
+    def test_the_token_is_in_a_file(self, central, monkeypatch, tmp_path):
+        monkeypatch.delenv("PUREBOOT_TOKEN")
+        monkeypatch.setenv("PUREBOOT_TOKEN_FILE", str(tmp_path / "admin-token"))
+        assert "cannot be read" in pureboot("site", "list", code=2)
+        (tmp_path / "admin-token").write_text("from-file\n")
+        pureboot("site", "list")
+        assert central.last.headers["Authorization"] == "Bearer from-file"
+
+    def test_names_that_are_none_or_two(self, central):
+        assert "There is no site 'other'" in pureboot("site", "show", "other", code=1)
+        central.answers["GET", "/api/v1/sites"] = [(200, page(SITE, SITE | {"id": "s2"}))]
+        assert "Say which by its id: s1, s2." in pureboot("site", "show", "lab", code=1)
+
+    def test_a_conflict_that_is_none(self, central):
+        central.says("GET", "/api/v1/sites/s1/conflicts", page())
+        assert "no pending conflict 'c9'" in pureboot("conflict", "resolve", "c9", "keep_central", code=1)
+
+    def test_a_mac_nobody_has(self, central):
+        central.answers["GET", "/api/v1/nodes"] = [(200, page())]
+        assert "No node has the MAC address" in pureboot("node", "show", "52:54:00:00:00:99", code=1)
+
+    def test_a_name_that_is_no_content(self, central, tmp_path):
+        (tmp_path / "k").write_bytes(b"k")
+        assert "CATEGORY/PATH" in pureboot("content", "put", "vmlinuz", str(tmp_path / "k"), code=1)
+
+    def test_a_file_that_is_not_there(self, central, tmp_path):
+        assert "cannot be read" in pureboot("content", "put", "images/k", str(tmp_path / "k"), code=1)
+
+    @pytest.mark.parametrize(
+        "arguments", [("nonsense",), ("node", "state", "n1", "exploded"), ("conflict", "resolve", "c1", "toss_a_coin")]
+    )
+    def test_usage(self, arguments):
+        pureboot(*arguments, code=2)

@@ -1,0 +1,139 @@
+"""`pureboot agent`, against a central and an agent that say what they were told to say."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from pureboot.agent import identity
+from pureboot.cli.main import app
+from pureboot.simulator.program import free_port
+from tests.fakes_cli import Canned, serving
+
+CREDENTIAL = {"agent_id": "a1", "site_id": "s1", "credential": "secret"}
+ITEM = {"id": "q1", "item_type": "event", "lane": "n1", "status": "failed", "attempts": 3, "last_error": "no"}
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.fixture
+def server():
+    with serving(Canned()) as canned:
+        yield canned
+
+
+def pureboot(*arguments: str, code: int = 0) -> str:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def init(server: Canned, site: str = "s1", code: int = 0) -> str:
+    flags = ("--central-url", server.url, "--site", site, "--token", "once", "--data-dir", "here")
+    return pureboot("agent", "init", *flags, code=code)
+
+
+def local(server: Canned, *arguments: str) -> str:
+    return pureboot("agent", *arguments, "--port", server.url.rpartition(":")[2])
+
+
+class TestInit:
+    def test_trades_the_token_for_a_credential(self, server, tmp_path):
+        server.says("POST", "/api/v1/agents/register", CREDENTIAL, status=201)
+        assert "pureboot agent run --data-dir here" in init(server)
+        assert server.last.json["token"] == "once"
+        assert "Authorization" not in server.last.headers
+        assert identity.load(tmp_path / "here") == identity.Identity("a1", "s1", server.url, "secret")
+
+    def test_shows_no_credential(self, server):
+        server.says("POST", "/api/v1/agents/register", CREDENTIAL, status=201)
+        assert "secret" not in init(server)
+
+    def test_says_for_which_site(self, server):
+        server.says("POST", "/api/v1/agents/register", CREDENTIAL, status=201)
+        init(server, site="lab")
+        assert server.last.json["site"] == "lab"
+
+    def test_says_that_a_token_is_used(self, server):
+        error = {"error": {"code": "token_used", "message": "The token was used already.", "hint": "Make a new one."}}
+        server.says("POST", "/api/v1/agents/register", error, status=403)
+        assert init(server, code=1) == "pureboot: The token was used already.\nMake a new one.\n"
+
+    def test_trusts_only_the_ca_of_the_settings(self, server, tmp_path, monkeypatch):
+        monkeypatch.setenv("PUREBOOT_AGENT__CA_FILE", str(tmp_path / "none.pem"))
+        assert "ca_file names" in init(server, code=2)
+        assert server.asked == []
+
+    def test_says_that_the_answer_is_not_centrals(self, server):
+        server.says("POST", "/api/v1/agents/register", b"<html>hello</html>")
+        assert "pureboot: " in init(server, code=1)
+        server.answers["POST", "/api/v1/agents/register"] = [(200, {"hello": "world"})]
+        assert "pureboot: " in init(server, code=1)
+
+
+class TestTheOneOnThisHost:
+    def test_status(self, server):
+        server.says("GET", "/api/v1/agent/status", {"status": "offline", "services": {"http": "running"}, "site": None})
+        lines = [line.split() for line in local(server, "status").splitlines()]
+        assert lines == [["status", "offline"], ["services.http", "running"], ["site", "-"]]
+        assert json.loads(local(server, "status", "--json"))["status"] == "offline"
+
+    def test_queue(self, server):
+        server.says("GET", "/api/v1/agent/queue", {"items": [ITEM], "next_cursor": None})
+        assert local(server, "queue").splitlines()[1].split()[:5] == ["q1", "event", "n1", "failed", "3"]
+        assert json.loads(local(server, "queue", "--json")) == [ITEM]
+
+    @pytest.mark.parametrize(
+        ("command", "sentence"),
+        [("queue", "The queue is empty"), ("conflicts", "Site and central agree."), ("cache", "The cache is empty.")],
+    )
+    def test_nothing(self, server, command, sentence):
+        server.says("GET", f"/api/v1/agent/{command}", {"items": [], "next_cursor": None})
+        assert sentence in local(server, command)
+
+    def test_sync(self, server):
+        server.says("POST", "/api/v1/agent/sync", {"items": 2, "fetched": 1, "missing": ["images/k"]})
+        assert local(server, "sync") == "Heard central out: 2 changes, 1 files fetched. Missing: images/k.\n"
+
+    def test_is_found_by_its_settings(self, server, tmp_path):
+        (tmp_path / "here").mkdir()
+        (tmp_path / "here" / "agent.toml").write_text(f"port = {server.url.rpartition(':')[2]}\n")
+        (tmp_path / "here" / "admin-token").write_text("s1te\n")
+        server.says("GET", "/api/v1/agent/cache", {"items": [], "next_cursor": None})
+        pureboot("agent", "cache", "--data-dir", "here")
+        assert server.last.headers["Authorization"] == "Bearer s1te"
+
+    def test_does_not_run(self):
+        port = str(free_port())
+        for command in ("status", "queue", "conflicts", "cache", "sync"):
+            output = pureboot("agent", command, "--port", port, code=1)
+            assert output == (
+                f"pureboot: No agent answers at http://127.0.0.1:{port}; start it with `pureboot agent run`.\n"
+            )
+
+
+class TestWhatStopsTheStart:
+    def test_no_identity(self):
+        output = pureboot("agent", "run", "--port", "0", "--data-dir", "nowhere", code=2)
+        assert output.startswith("pureboot: There is no agent in data_dir nowhere.")
+
+    def test_a_bad_setting(self, monkeypatch):
+        monkeypatch.setenv("PUREBOOT_AGENT__QUEUE_BATCH_SIZE", "0")
+        assert "queue_batch_size = '0' from the environment variable" in pureboot("agent", "run", code=2)
+
+    def test_a_bad_setting_of_central(self, monkeypatch):
+        monkeypatch.setenv("PUREBOOT_CENTRAL__PORT", "high")
+        assert "port = 'high' from the environment variable" in pureboot("central", "run", code=2)
+
+    def test_a_missing_file(self):
+        assert "none.toml cannot be read" in pureboot("central", "run", "--config", "none.toml", code=2)
+
+    def test_a_port_that_is_taken(self, server, tmp_path):
+        identity.save(tmp_path, identity.Identity("a1", "s1", server.url, "secret"))
+        port = server.url.rpartition(":")[2]
+        flags = ("--host", "127.0.0.1", "--port", port, "--data-dir", str(tmp_path))
+        assert f"Cannot listen on 127.0.0.1, port {port}" in pureboot("agent", "run", *flags, code=2)

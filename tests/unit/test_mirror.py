@@ -1,0 +1,461 @@
+"""Where central's word lands: answers to pushes and pages of the feed, each as a whole."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pureboot.agent.conflicts import Conflict
+from pureboot.agent.mirror import fold
+from pureboot.agent.queue import QueueItem
+from pureboot.agent.site import Position
+from pureboot.core.changes import NodeEvent
+from pureboot.core.errors import PureBootError
+from pureboot.core.lifecycle import Autonomy, By, Edge, NodeState, Stage
+from pureboot.core.mac import MacAddress
+from pureboot.storage.sqlite import Transaction
+from pureboot.wire.messages import (
+    ConflictDocument,
+    FeedItem,
+    NodeDocument,
+    Outcome,
+    PushAnswer,
+    PushedNode,
+    PushItem,
+    PushResult,
+)
+from tests.support.parts import EPOCH, MAC, OTHER_MAC, Parts, conflict_document, node_document, node_item, opened, page
+
+HERE = MacAddress.parse(MAC)
+S = NodeState
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Iterator[Parts]:
+    with opened(tmp_path / "agent.db") as parts:
+        yield parts
+
+
+def answer(
+    *results: PushResult,
+    nodes: list[NodeDocument] | None = None,
+    gone: list[str] | None = None,
+    conflicts: list[ConflictDocument] | None = None,
+    generation: int = 1,
+) -> PushAnswer:
+    here = [PushedNode(id=n.id, version=n.version, state_rev=n.state_rev, state=n.state, doc=n) for n in nodes or []]
+    away = [PushedNode(id=id, version=9, state_rev=9, state="absent", doc=None) for id in gone or []]
+    return PushAnswer(generation=generation, results=list(results), nodes=[*here, *away], conflicts=conflicts or [])
+
+
+def said(outcome: Outcome, id: str, **fields: Any) -> PushResult:
+    return PushResult(id=id, outcome=outcome, **fields)
+
+
+def offered(parts: Parts) -> list[PushItem]:
+    return parts.database.store.read_now(lambda c: parts.queue.batch(c, 100))
+
+
+async def settle(parts: Parts, given: PushAnswer, items: list[PushItem] | None = None) -> list[str]:
+    """The ids central could not settle."""
+    put_off: list[str] = []
+    await parts.mirror.settle(items or offered(parts), given, lambda _, result: put_off.append(result.id))
+    return put_off
+
+
+async def moves(parts: Parts, state: NodeState, node_id: str = "n1") -> str:
+    accepted = await parts.journal.move(node_id, state, report_id=None, boot_token=None)
+    assert accepted.queue_id is not None
+    return accepted.queue_id
+
+
+def sent(parts: Parts) -> list[tuple[Any, ...]]:
+    return parts.rows("SELECT id, outcome FROM sync_sent ORDER BY seq")
+
+
+# Answers to a push
+
+
+async def test_an_applied_item_leaves_and_its_node_stands_on_centrals_word(parts: Parts) -> None:
+    await parts.knows(state=S.INSTALLED)
+    item = await moves(parts, S.ACTIVE)
+    after = node_document("n1", MAC, state=S.ACTIVE, version=2, state_rev=2)
+    await settle(parts, answer(said(Outcome.APPLIED, item), nodes=[after]))
+    node = parts.node()
+    assert (node.state, node.base, node.base_version, node.base_state_rev) == (S.ACTIVE, Stage(S.ACTIVE), 2, 2)
+    assert (parts.queue.pending_count, sent(parts)) == (0, [(item, "applied")])
+
+
+async def test_the_items_and_the_nodes_of_an_answer_are_stored_together(parts: Parts, tmp_path: Path) -> None:
+    """Without that, a crash between the two leaves a site that believes what central does not."""
+    await parts.knows(state=S.INSTALLED)
+    item = await moves(parts, S.ACTIVE)
+    trigger = "CREATE TRIGGER refuse BEFORE UPDATE ON node BEGIN SELECT RAISE (ABORT, 'refused'); END"
+    await parts.database.store.write(lambda tx: tx.execute(trigger))
+    after = node_document("n1", MAC, state=S.ACTIVE, version=2, state_rev=2)
+    with pytest.raises(Exception, match="refused"):
+        await settle(parts, answer(said(Outcome.APPLIED, item), nodes=[after]))
+    parts.database.close()
+    with opened(tmp_path / "agent.db") as again:
+        assert [i.id for i in await again.waiting()] == [item]
+        assert (again.node().base_version, sent(again)) == (1, [])
+
+
+async def test_a_duplicate_counts_as_what_it_was_the_first_time(parts: Parts) -> None:
+    await parts.knows(state=S.INSTALLED)
+    first = await moves(parts, S.ACTIVE)
+    event = await parts.journal.record("n1", NodeEvent("n1", "e"))
+    await settle(
+        parts,
+        answer(
+            said(Outcome.DUPLICATE, first, first=Outcome.APPLIED),
+            said(Outcome.DUPLICATE, str(event.queue_id), first=Outcome.REJECTED, reason="no"),
+        ),
+    )
+    assert sent(parts) == [(first, "applied")]
+    (failed,) = await parts.queue.get_failed_items()
+    assert (failed.id, failed.last_error) == (event.queue_id, "no")
+
+
+async def test_an_answer_to_a_request_that_was_repeated_changes_nothing_more(parts: Parts) -> None:
+    await parts.knows(state=S.INSTALLED)
+    item = await moves(parts, S.ACTIVE)
+    items = offered(parts)
+    after = node_document("n1", MAC, state=S.ACTIVE, version=2, state_rev=2)
+    for outcome in (Outcome.APPLIED, Outcome.DUPLICATE):
+        result = said(outcome, item, first=Outcome.APPLIED if outcome is Outcome.DUPLICATE else None)
+        await settle(parts, answer(result, nodes=[after]), items)
+    assert (parts.queue.pending_count, parts.queue.failed_count, sent(parts)) == (0, 0, [(item, "applied")])
+
+
+async def test_a_conflict_that_central_won_leaves_the_node_where_central_has_it(parts: Parts) -> None:
+    await parts.knows(state=S.INSTALLED)
+    item = await moves(parts, S.ACTIVE)
+    theirs = node_document("n1", MAC, state=S.REPROVISION, version=2, state_rev=2)
+    resolved = conflict_document("c1", "n1", status="resolved", resolved=True, resolution="keep_central")
+    result = said(Outcome.CONFLICT, item, conflict_id="c1", resolution="keep_central")
+    await settle(parts, answer(result, nodes=[theirs], conflicts=[resolved]))
+    assert (parts.node().state, parts.node().conflict_id) == (S.REPROVISION, None)
+    assert (parts.conflicts.pending_count, sent(parts)) == (0, [(item, "conflict")])
+
+
+async def pending_conflict(parts: Parts) -> None:
+    """Local active, central reprovision; a person has to settle it."""
+    await parts.knows(state=S.INSTALLED)
+    item = await moves(parts, S.ACTIVE)
+    theirs = node_document("n1", MAC, state=S.REPROVISION, version=2, state_rev=2)
+    result = said(Outcome.CONFLICT, item, conflict_id="c1")
+    await settle(parts, answer(result, nodes=[theirs], conflicts=[conflict_document("c1", "n1")]))
+
+
+async def test_a_pending_conflict_keeps_the_local_state_beside_the_base(parts: Parts) -> None:
+    await pending_conflict(parts)
+    node = parts.node()
+    assert (node.state, node.base, node.conflict_id) == (S.ACTIVE, Stage(S.REPROVISION), "c1")
+    assert parts.conflicts.pending_count == 1
+    (conflict,) = await parts.detector.get_pending_conflicts()
+    assert (conflict.id, conflict.local_state, conflict.central_state) == ("c1", "active", "reprovision")
+
+
+async def test_what_the_machine_reports_meanwhile_belongs_to_the_conflict(parts: Parts) -> None:
+    await pending_conflict(parts)
+    await parts.journal.record("n1", NodeEvent("n1", "heartbeat"))
+    (item,) = offered(parts)
+    assert item.conflict_id == "c1"
+
+
+async def test_news_of_a_disputed_node_change_its_base_and_not_what_the_site_holds(parts: Parts) -> None:
+    await pending_conflict(parts)
+    await parts.knows(state=S.PENDING, version=3, state_rev=3)
+    assert (parts.node().state, parts.node().base) == (S.ACTIVE, Stage(S.PENDING))
+
+
+@pytest.mark.parametrize(("resolution", "state"), [("keep_central", S.REPROVISION), ("keep_local", S.ACTIVE)])
+@pytest.mark.parametrize("conflict_first", [True, False])
+async def test_a_person_settles_it_at_central_and_the_site_follows(
+    parts: Parts, resolution: str, state: NodeState, conflict_first: bool
+) -> None:
+    await pending_conflict(parts)
+    resolved = conflict_document("c1", "n1", status="resolved", resolved=True, resolution=resolution)
+    items = [
+        FeedItem(pos=2, type="conflict", op="upsert", id="c1", doc=resolved.model_dump(mode="json")),
+        node_item("n1", MAC, state=state, version=3, state_rev=3),
+    ]
+    await parts.mirror.store_page(page(*(items if conflict_first else reversed(items))))
+    node = parts.node()
+    assert (node.stage, node.base, node.conflict_id) == (Stage(state), Stage(state), None)
+    assert (parts.conflicts.pending_count, await parts.detector.get_pending_conflicts()) == (0, [])
+
+
+async def test_a_rejected_item_is_shown_and_its_edge_undone(parts: Parts) -> None:
+    await parts.knows(state=S.INSTALLED)
+    item = await moves(parts, S.ACTIVE)
+    await settle(parts, answer(said(Outcome.REJECTED, item, reason="forbidden: no")))
+    assert parts.node().state is S.INSTALLED
+    (failed,) = await parts.queue.get_failed_items()
+    assert (failed.id, failed.last_error) == (item, "forbidden: no")
+    assert (parts.queue.pending_count, parts.queue.failed_count) == (0, 1)
+
+
+async def test_an_item_put_off_stays_and_is_handed_back(parts: Parts) -> None:
+    await parts.knows(state=S.INSTALLED)
+    item = await moves(parts, S.ACTIVE)
+    assert await settle(parts, answer(said(Outcome.RETRY_LATER, item))) == [item]
+    assert (parts.node().state, parts.queue.pending_count) == (S.ACTIVE, 1)
+
+
+async def test_what_was_said_after_the_push_was_sent_stays_on_top(parts: Parts) -> None:
+    await parts.knows(state=S.PENDING)
+    begun = await parts.journal.begin("n1", (Edge(Stage(S.PENDING), Stage(S.INSTALLING, 1), By.SYSTEM),))
+    items = offered(parts)
+    token = begun.node.boot_token
+    later = await parts.journal.move("n1", S.INSTALLED, report_id=None, boot_token=token)
+    after = node_document("n1", MAC, state=S.INSTALLING, attempt=1, version=2, state_rev=2)
+    await settle(parts, answer(said(Outcome.APPLIED, str(begun.queue_id)), nodes=[after]), items)
+    assert (parts.node().stage, parts.node().base) == (Stage(S.INSTALLED, 1), Stage(S.INSTALLING, 1))
+    (item,) = await parts.waiting()
+    assert (item.id, item.after) == (later.queue_id, begun.queue_id)
+
+
+async def test_an_install_confirmed_by_central_keeps_its_token(parts: Parts) -> None:
+    await parts.knows(state=S.PENDING)
+    begun = await parts.journal.begin("n1", (Edge(Stage(S.PENDING), Stage(S.INSTALLING, 1), By.SYSTEM),))
+    await parts.journal.mark_begun(begun.node.boot_token)
+    after = node_document("n1", MAC, state=S.INSTALLING, attempt=1, version=2, state_rev=2)
+    await settle(parts, answer(said(Outcome.APPLIED, str(begun.queue_id)), nodes=[after]))
+    assert (parts.node().boot_token, parts.node().begun) == (begun.node.boot_token, True)
+
+
+async def test_a_readonly_site_moves_when_central_has_confirmed(parts: Parts) -> None:
+    await parts.has_autonomy(Autonomy.READONLY)
+    await parts.knows(state=S.INSTALLED)
+    item = await moves(parts, S.ACTIVE)
+    await parts.knows(state=S.INSTALLED, version=2, facts={"vendor": "QEMU"})
+    assert parts.node().state is S.INSTALLED
+    after = node_document("n1", MAC, state=S.ACTIVE, version=3, state_rev=2)
+    await settle(parts, answer(said(Outcome.APPLIED, item), nodes=[after]))
+    assert parts.node().state is S.ACTIVE
+
+
+async def test_a_node_made_here_that_central_knew_takes_centrals_name(parts: Parts) -> None:
+    local = (await parts.journal.register(HERE, facts={"vendor": "QEMU"})).node.node_id
+    (registration,) = offered(parts)
+    event = await parts.journal.record(local, NodeEvent(local, "hello"))
+    theirs = node_document("n1", MAC, state=S.ACTIVE, version=4, state_rev=2)
+    result = said(Outcome.APPLIED, registration.id, canonical_id="n1")
+    await settle(parts, answer(result, nodes=[theirs]), [registration])
+    assert parts.node("n1") == parts.node(local) == parts.cache.by_mac(HERE)
+    assert (parts.node().state, parts.cache.count()) == (S.ACTIVE, 1)
+    (waiting,) = offered(parts)
+    assert (waiting.id, waiting.lane) == (event.queue_id, "n1")
+    await parts.journal.record(local, NodeEvent(local, "by its old name"))
+    assert {item.lane for item in offered(parts)} == {"n1"}
+
+
+async def test_a_node_central_has_deleted_leaves_with_its_last_item(parts: Parts) -> None:
+    await parts.knows(state=S.INSTALLED)
+    item = await moves(parts, S.ACTIVE)
+    await parts.mirror.store_page(page(FeedItem(pos=2, type="node", op="delete", id="n1")))
+    assert parts.node().state is S.ACTIVE  # it still has something to deliver
+    resolved = conflict_document("c1", "n1", status="resolved", resolved=True, resolution="keep_central")
+    result = said(Outcome.CONFLICT, item, conflict_id="c1", resolution="keep_central")
+    await settle(parts, answer(result, gone=["n1"], conflicts=[resolved]))
+    assert parts.cache.by_id("n1") is None
+    assert parts.cache.last_state(HERE) is not None
+
+
+async def test_a_deleted_node_in_dispute_leaves_when_a_person_lets_it_go(parts: Parts) -> None:
+    await parts.knows(state=S.INSTALLED)
+    item = await moves(parts, S.ACTIVE)
+    fields = {"conflict_type": "missing_central", "central_state": "absent"}
+    pending = conflict_document("c1", "n1", **fields)
+    await settle(parts, answer(said(Outcome.CONFLICT, item, conflict_id="c1"), gone=["n1"], conflicts=[pending]))
+    assert parts.node().conflict_id == "c1"
+    resolved = conflict_document("c1", "n1", **fields, status="resolved", resolved=True, resolution="keep_central")
+    await parts.mirror.store_page(
+        page(FeedItem(pos=2, type="conflict", op="upsert", id="c1", doc=resolved.model_dump(mode="json")))
+    )
+    assert parts.cache.by_id("n1") is None
+
+
+async def test_an_answer_of_another_generation_is_noted(parts: Parts) -> None:
+    await settle(parts, answer(generation=3))
+    assert parts.site.position.generation == 3
+
+
+# The feed
+
+
+async def test_a_page_and_its_cursor_are_stored_together(parts: Parts, tmp_path: Path) -> None:
+    await parts.mirror.store_page(page(node_item("n1", MAC), next="7.1", more=True))
+    assert parts.site.position == Position(1, "7.1")
+    broken = FeedItem(pos=9, type="node", op="upsert", id="n2", doc={"id": "n2"})
+    with pytest.raises(PureBootError):
+        await parts.mirror.store_page(page(node_item("n3", OTHER_MAC), broken, next="9.1"))
+    assert parts.site.position == Position(1, "7.1")
+    assert parts.cache.by_id("n3") is None
+    parts.database.close()
+    with opened(tmp_path / "agent.db") as again:
+        assert (again.site.position, again.cache.count()) == (Position(1, "7.1"), 1)
+
+
+async def test_a_page_that_cannot_be_read_is_one_of_our_errors(parts: Parts) -> None:
+    """The loop that follows the feed goes on after those, and after no others."""
+    broken = FeedItem(pos=9, type="node", op="upsert", id="n2", doc={"id": "n2"})
+    with pytest.raises(PureBootError):
+        await parts.mirror.store_page(page(broken))
+
+
+async def test_only_the_last_page_of_a_pass_says_how_fresh_everything_is(parts: Parts) -> None:
+    await parts.mirror.store_page(page(node_item("n1", MAC), more=True))
+    assert (parts.site.last_pass, parts.site.knowledge_age()) == (None, None)
+    await parts.mirror.store_page(page(more=False))
+    parts.clock.advance(42)
+    assert parts.site.knowledge_age() == 42
+
+
+async def test_a_document_older_than_what_is_here_is_ignored(parts: Parts) -> None:
+    await parts.knows(state=S.ACTIVE, version=5, state_rev=3)
+    await parts.knows(state=S.INSTALLED, version=4, state_rev=2)
+    assert (parts.node().state, parts.node().base_version) == (S.ACTIVE, 5)
+
+
+async def test_what_a_site_has_not_delivered_stays_on_top_of_news(parts: Parts) -> None:
+    await parts.knows(state=S.INSTALLED)
+    await moves(parts, S.ACTIVE)
+    await parts.knows(state=S.INSTALLED, version=2, workflow_id="w2")
+    node = parts.node()
+    assert (node.state, node.base, node.workflow_id) == (S.ACTIVE, Stage(S.INSTALLED), "w2")
+
+
+async def test_an_edge_that_no_longer_fits_moves_nothing_until_central_has_judged_it(parts: Parts) -> None:
+    await parts.knows(state=S.INSTALLED)
+    item = await moves(parts, S.ACTIVE)
+    await parts.knows(state=S.REPROVISION, version=2, state_rev=2)
+    assert parts.node().state is S.REPROVISION
+    assert [i.id for i in await parts.waiting()] == [item]
+
+
+async def test_an_item_nobody_can_read_stops_no_news(parts: Parts) -> None:
+    """Made for a node this site did not know; central will reject it."""
+    payload = {"node_id": "n1", "to_state": "active"}
+    await parts.queue.enqueue(QueueItem(id="i1", item_type="state_update", payload=payload, created_at=EPOCH))
+    await parts.knows(state=S.INSTALLED)
+    assert parts.node().state is S.INSTALLED
+    assert [(item.id, item.lane) for item in offered(parts)] == [("i1", "n1")]
+
+
+async def test_a_node_of_another_id_takes_over_a_mac_made_here(parts: Parts) -> None:
+    local = (await parts.journal.register(HERE, facts={})).node.node_id
+    await parts.knows("n1", MAC, state=S.ACTIVE)
+    assert parts.node(local) == parts.node("n1")
+    assert [item.lane for item in offered(parts)] == ["n1"]
+
+
+async def test_a_new_node_on_a_deleted_ones_mac_does_not_inherit_its_items(parts: Parts) -> None:
+    """Central deleted n1 and made n2 for the machine; what the site still says of n1 is for n1 to be judged by."""
+    await parts.knows("n1", MAC, state=S.INSTALLED)
+    item = await moves(parts, S.ACTIVE)
+    await parts.mirror.store_page(
+        page(FeedItem(pos=2, type="node", op="delete", id="n1"), node_item("n2", MAC, state=S.INSTALLED))
+    )
+    assert [(i.id, i.lane) for i in offered(parts)] == [(item, "n1")]
+    owner = parts.cache.by_mac(HERE)
+    assert owner is not None
+    assert (owner.node_id, owner.state) == ("n2", S.INSTALLED)
+    resolved = conflict_document("c1", "n1", status="resolved", resolved=True, resolution="keep_central")
+    result = said(Outcome.CONFLICT, item, conflict_id="c1", resolution="keep_central")
+    await settle(parts, answer(result, gone=["n1"], conflicts=[resolved]))
+    assert [node.node_id for node in parts.cache.nodes()] == ["n2"]
+    assert parts.cache.last_state(HERE) is None
+
+
+@pytest.mark.parametrize("op", ["delete", "moved_out"])
+async def test_a_node_that_left_is_gone_and_remembered(parts: Parts, op: Any) -> None:
+    await parts.knows(state=S.ACTIVE)
+    await parts.mirror.store_page(page(FeedItem(pos=2, type="node", op=op, id="n1")))
+    assert parts.cache.by_id("n1") is None
+    assert parts.cache.last_state(HERE) is S.ACTIVE
+
+
+async def test_an_alias_on_the_feed_holds_for_ever(parts: Parts, tmp_path: Path) -> None:
+    await parts.knows()
+    await parts.mirror.store_page(page(FeedItem(pos=2, type="alias", op="upsert", id="old", doc={"node_id": "n1"})))
+    parts.database.close()
+    with opened(tmp_path / "agent.db") as again:
+        assert again.node("old") == again.node("n1")
+
+
+async def test_facts_of_the_site_stay_and_those_of_central_join_them(parts: Parts) -> None:
+    await parts.knows(facts={"vendor": "QEMU"})
+    await parts.journal.register(HERE, facts={"ip_address": "10.0.0.9"})
+    await parts.knows(version=2, facts={"vendor": "QEMU", "ip_address": "10.0.0.1", "model": "pc"})
+
+    def facts(tx: Transaction) -> dict[str, str]:
+        return parts.cache.facts(tx, "n1")
+
+    known = await parts.database.store.write(facts)
+    assert known == {"vendor": "QEMU", "ip_address": "10.0.0.9", "model": "pc"}
+
+
+async def test_centrals_conflict_replaces_what_the_site_suspected(parts: Parts) -> None:
+    await parts.knows(state=S.INSTALLED)
+    await parts.detector.mark_conflict((await suspected(parts, "preview")).model_copy(update={"node_mac": MAC}))
+    assert parts.conflicts.pending_count == 1
+    document = conflict_document("c1", "n1")
+    await parts.mirror.store_page(
+        page(FeedItem(pos=2, type="conflict", op="upsert", id="c1", doc=document.model_dump(mode="json")))
+    )
+    assert [conflict.id for conflict in await parts.detector.get_pending_conflicts()] == ["c1"]
+
+
+async def suspected(parts: Parts, id: str) -> Any:
+    return Conflict.model_validate(conflict_document(id, "n1"), from_attributes=True)
+
+
+# The fold
+
+
+def edge_item(origin: Stage, target: Stage, **fields: Any) -> QueueItem:
+    payload = {
+        "from_state": origin.state,
+        "to_state": target.state,
+        "attempt": target.attempt,
+        "from_attempt": origin.attempt,
+        "triggered_by": "node",
+    }
+    return QueueItem(id="i", item_type="state_update", payload=payload, created_at=EPOCH, **fields)
+
+
+PENDING, FIRST, SECOND = Stage(S.PENDING), Stage(S.INSTALLING, 1), Stage(S.INSTALLING, 2)
+DONE = Stage(S.INSTALLED, 1)
+
+
+@pytest.mark.parametrize(
+    ("base", "edges", "stage"),
+    [
+        (PENDING, [], PENDING),
+        (PENDING, [(PENDING, FIRST), (FIRST, DONE)], DONE),
+        (FIRST, [(PENDING, FIRST), (FIRST, DONE)], DONE),
+        (DONE, [(PENDING, FIRST), (FIRST, DONE)], DONE),
+        (SECOND, [(FIRST, DONE)], SECOND),
+        (Stage(S.RETIRED), [(PENDING, FIRST), (FIRST, DONE)], Stage(S.RETIRED)),
+        (PENDING, [(FIRST, DONE), (PENDING, FIRST)], PENDING),
+    ],
+    ids=["nothing", "both", "one is there", "all is there", "another attempt", "elsewhere", "stops at a misfit"],
+)
+def test_undelivered_edges_apply_to_the_base_they_fit(
+    base: Stage, edges: list[tuple[Stage, Stage]], stage: Stage
+) -> None:
+    items = [edge_item(*edge) for edge in edges]
+    assert fold(base, items) == stage
+
+
+def test_what_a_readonly_site_reports_is_not_folded() -> None:
+    assert fold(PENDING, [edge_item(PENDING, FIRST, autonomy=Autonomy.READONLY)]) == PENDING
+
+
+def test_events_and_registrations_move_nothing() -> None:
+    others = [QueueItem(id="i", item_type=kind, payload={}, created_at=EPOCH) for kind in ("event", "registration")]
+    assert fold(PENDING, others) == PENDING

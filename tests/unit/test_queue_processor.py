@@ -1,0 +1,384 @@
+"""The outbox drains while central answers (user's contract, task 4)."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pureboot.agent.queue import QueueItem
+from pureboot.core.changes import NodeEvent
+from pureboot.core.lifecycle import NodeState
+from pureboot.core.mac import MacAddress
+from pureboot.core.reconcile import Strategy
+from tests.fakes import Behaviour, FakeCentral
+from tests.support.link import linked
+from tests.support.parts import EPOCH, MAC, OTHER_MAC, Parts, opened, page
+
+S = NodeState
+HERE = MacAddress.parse(MAC)
+
+
+@pytest.fixture
+def central() -> FakeCentral:
+    return FakeCentral()
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Iterator[Parts]:
+    with opened(tmp_path / "agent.db") as parts:
+        yield parts
+
+
+async def both_know(parts: Parts, central: FakeCentral, node_id: str = "n1", mac: str = MAC, **state: Any) -> None:
+    document = central.add(node_id, mac, **({"state": S.INSTALLED} | state))
+    await parts.knows(node_id, mac, **document.model_dump(include={"state", "attempt", "version", "state_rev"}))
+
+
+async def says(parts: Parts, count: int, node_id: str = "n1") -> list[str]:
+    accepted = [await parts.journal.record(node_id, NodeEvent(node_id, f"e{n}")) for n in range(count)]
+    return [str(one.queue_id) for one in accepted]
+
+
+# The user's contract
+
+
+async def test_process_on_reconnect(parts: Parts, central: FakeCentral) -> None:
+    await both_know(parts, central)
+    async with linked(parts, central) as link:
+        await link.processor.start()
+        ids = await says(parts, 3)
+        await asyncio.sleep(0)
+        assert central.batches == []
+        await link.connectivity.check_connectivity()
+        await central.heard(lambda c: c.effects == ids)
+        await asyncio.wait_for(parts.queue.settled(ids[-1]), 5)
+        assert parts.queue.pending_count == 0
+
+
+async def test_process_registration(parts: Parts, central: FakeCentral) -> None:
+    local = (await parts.journal.register(HERE, facts={"vendor": "QEMU"})).node.node_id
+    async with linked(parts, central) as link:
+        await link.connectivity.check_connectivity()
+        result = await link.processor.process_queue()
+    assert (result.processed, result.failed, result.remaining, result.errors) == (1, 0, 0, [])
+    assert central.nodes[local].facts == {"vendor": "QEMU"}
+    assert (parts.node(local).base_version, parts.node(local).base_state_rev) == (1, 1)
+
+
+async def test_process_state_update(parts: Parts, central: FakeCentral) -> None:
+    await both_know(parts, central)
+    await parts.journal.move("n1", S.ACTIVE, report_id=None, boot_token=None)
+    async with linked(parts, central) as link:
+        await link.connectivity.check_connectivity()
+        result = await link.processor.process_queue()
+    assert (result.processed, result.remaining) == (1, 0)
+    assert central.nodes["n1"].state is S.ACTIVE
+    assert (parts.node().state, parts.node().base_state, parts.node().base_state_rev) == (S.ACTIVE, S.ACTIVE, 2)
+
+
+@pytest.mark.parametrize("failure", ["refuses", "garbage", "broken", "busy", "unauthorised", "hangs"])
+async def test_retry_on_failure(parts: Parts, central: FakeCentral, failure: Behaviour) -> None:
+    """What goes wrong on the way says nothing about the items: it counts against none, and all go again."""
+    await both_know(parts, central)
+    ids = await says(parts, 3)
+    async with linked(parts, central, patience=0.1) as link:
+        await link.connectivity.check_connectivity()
+        central.push = failure
+        for _ in range(5):
+            result = await link.processor.process_queue()
+            assert (result.processed, result.failed, result.remaining, len(result.errors)) == (0, 0, 3, 1)
+        assert [(i.id, i.attempts, i.status) for i in await parts.waiting()] == [(id, 0, "pending") for id in ids]
+        central.push = "well"
+        assert (await link.processor.process_queue()).processed == 3
+    assert central.effects == ids
+
+
+async def test_max_retries_exceeded(parts: Parts, central: FakeCentral) -> None:
+    """Poison stops its own lane and delays no other."""
+    await both_know(parts, central, "n1", MAC)
+    await both_know(parts, central, "n2", OTHER_MAC)
+    poison, behind = await says(parts, 2, "n1")
+    healthy = await says(parts, 2, "n2")
+    central.put_off = {"n1"}
+    async with linked(parts, central, max_retries=3, retry_delay=10.0) as link:
+        await link.connectivity.check_connectivity()
+        assert (await link.processor.process_queue()).processed == 2
+        assert central.effects == healthy
+        for attempts in (1, 2):
+            (first, second) = await parts.waiting()
+            assert (first.id, first.attempts, first.last_error) == (poison, attempts, "not now")
+            assert (second.id, second.attempts) == (behind, 0)
+            pushes = len(central.batches)
+            await link.processor.process_queue()
+            assert len(central.batches) == pushes  # it waits
+            parts.clock.advance(10.0 * 2**attempts)
+            await link.processor.process_queue()
+        (failed,) = await parts.queue.get_failed_items()
+        assert (failed.id, failed.attempts, failed.last_error) == (poison, 3, "not now")
+        assert [i.id for i in await parts.waiting()] == [behind]
+        central.put_off = set()
+        await link.processor.process_queue()
+        assert central.effects == healthy
+        await parts.queue.clear_failed()
+        await link.processor.process_queue()
+        assert central.effects == [*healthy, behind]
+
+
+async def test_batch_processing(parts: Parts, central: FakeCentral) -> None:
+    await both_know(parts, central)
+    ids = await says(parts, 100)
+    async with linked(parts, central, batch_size=5, batch_max=30) as link:
+        await link.connectivity.check_connectivity()
+        result = await link.processor.process_queue()
+    assert (result.processed, result.remaining) == (100, 0)
+    assert [len(batch) for batch in central.batches] == [5, 10, 20, 30, 30, 5]
+    assert central.effects == ids
+
+
+# Exactly once
+
+
+async def test_answers_that_are_lost_make_nothing_happen_twice(parts: Parts, central: FakeCentral) -> None:
+    await both_know(parts, central)
+    ids = await says(parts, 2)
+    update = await parts.journal.move("n1", S.ACTIVE, report_id=None, boot_token=None)
+    central.lose_answers = 3
+    async with linked(parts, central) as link:
+        await link.connectivity.check_connectivity()
+        for _ in range(4):
+            await link.processor.process_queue()
+    assert central.effects == [*ids, update.queue_id]
+    assert (central.nodes["n1"].state, central.nodes["n1"].state_rev) == (S.ACTIVE, 2)
+    assert (parts.queue.pending_count, parts.node().base_state_rev) == (0, 2)
+
+
+async def test_a_chain_of_a_new_machine_goes_in_one_push(parts: Parts, central: FakeCentral) -> None:
+    local = (await parts.journal.register(HERE, facts={})).node.node_id
+    await parts.journal.record(local, NodeEvent(local, "hello"))
+    async with linked(parts, central) as link:
+        await link.connectivity.check_connectivity()
+        assert (await link.processor.process_queue()).processed == 2
+    assert len(central.batches) == 1
+
+
+async def test_a_rejected_item_is_counted_and_named(parts: Parts, central: FakeCentral) -> None:
+    await both_know(parts, central)
+    central.refused = {"n1"}
+    ids = await says(parts, 2)
+    async with linked(parts, central) as link:
+        await link.connectivity.check_connectivity()
+        result = await link.processor.process_queue()
+    assert (result.processed, result.failed, result.remaining) == (0, 2, 0)
+    assert result.errors == ["refused: by this test."] * 2
+    assert [item.id for item in await parts.queue.get_failed_items()] == ids
+
+
+@pytest.mark.parametrize(
+    ("strategy", "state", "conflicts"),
+    [(Strategy.CENTRAL_WINS, S.REPROVISION, 0), (Strategy.MANUAL, S.ACTIVE, 1)],
+)
+async def test_what_both_sides_changed_is_settled_or_shown(
+    parts: Parts, strategy: Strategy, state: NodeState, conflicts: int
+) -> None:
+    central = FakeCentral(strategy=strategy)
+    await both_know(parts, central)
+    await parts.journal.move("n1", S.ACTIVE, report_id=None, boot_token=None)
+    central.move("n1", S.REPROVISION)
+    async with linked(parts, central) as link:
+        await link.connectivity.check_connectivity()
+        result = await link.processor.process_queue()
+    assert (result.processed, result.remaining) == (1, 0)
+    assert (parts.node().state, parts.conflicts.pending_count) == (state, conflicts)
+    assert parts.node().base_state is S.REPROVISION
+
+
+async def test_an_item_nobody_can_read_is_rejected_and_the_rest_goes_on(parts: Parts, central: FakeCentral) -> None:
+    await both_know(parts, central)
+    await parts.queue.enqueue(QueueItem(id="i1", item_type="state_update", payload={"node_id": "n1"}, created_at=EPOCH))
+    ids = await says(parts, 1)
+    async with linked(parts, central) as link:
+        await link.connectivity.check_connectivity()
+        result = await link.processor.process_queue()
+    assert (result.failed, result.processed) == (1, 1)
+    assert ids[0] in central.effects
+
+
+# Batches central will not take
+
+
+async def test_a_batch_that_is_too_large_is_halved(parts: Parts, central: FakeCentral) -> None:
+    await both_know(parts, central)
+    ids = await says(parts, 10)
+    central.push, central.largest = "too_large", 3
+    async with linked(parts, central, batch_size=10) as link:
+        await link.connectivity.check_connectivity()
+        result = await link.processor.process_queue()
+    assert (result.processed, result.remaining) == (10, 0)
+    assert [len(batch) for batch in central.batches[:3]] == [10, 5, 2]
+    assert central.effects == ids
+
+
+async def test_one_item_that_is_too_large_alone_waits_and_in_the_end_fails(parts: Parts, central: FakeCentral) -> None:
+    await both_know(parts, central)
+    (item,) = await says(parts, 1)
+    central.push, central.largest = "too_large", 0
+    async with linked(parts, central, max_retries=2) as link:
+        await link.connectivity.check_connectivity()
+        result = await link.processor.process_queue()
+        assert result.remaining == 1
+        parts.clock.advance(1000)
+        await link.processor.process_queue()
+    (failed,) = await parts.queue.get_failed_items()
+    assert (failed.id, failed.attempts) == (item, 2)
+
+
+async def test_an_answer_that_leaves_items_out_is_not_centrals(parts: Parts, central: FakeCentral) -> None:
+    """Else the same items would go again at once, for ever."""
+    await both_know(parts, central)
+    await says(parts, 2)
+
+    class Forgetful(FakeCentral):
+        async def handle_async_request(self, request: Any) -> Any:
+            response = await super().handle_async_request(request)
+            if request.url.path == "/health":
+                return response
+            body = response.json()
+            return type(response)(200, json=body | {"results": body["results"][:1]})
+
+    forgetful = Forgetful()
+    forgetful.nodes = central.nodes
+    async with linked(parts, forgetful) as link:
+        await link.connectivity.check_connectivity()
+        async with asyncio.timeout(5):
+            result = await link.processor.process_queue()
+    assert (result.remaining, len(forgetful.batches), len(result.errors)) == (2, 1, 1)
+
+
+async def test_another_generation_stops_the_drain_until_the_feed_has_said_so(
+    parts: Parts, central: FakeCentral
+) -> None:
+    await both_know(parts, central)
+    ids = await says(parts, 1)
+    central.generation = 2
+    async with linked(parts, central) as link:
+        await link.connectivity.check_connectivity()
+        assert (await link.processor.process_queue()).remaining == 1
+        await parts.mirror.store_page(page(generation=2))
+        assert (await link.processor.process_queue()).remaining == 0
+    assert central.effects == ids
+
+
+# Patience
+
+
+async def test_nothing_is_pushed_while_offline(parts: Parts, central: FakeCentral) -> None:
+    await both_know(parts, central)
+    await says(parts, 1)
+    async with linked(parts, central) as link:
+        assert (await link.processor.process_queue()).remaining == 1
+    assert central.batches == []
+
+
+async def test_an_arrival_wakes_the_processor(parts: Parts, central: FakeCentral) -> None:
+    await both_know(parts, central)
+    async with linked(parts, central) as link:
+        await link.connectivity.check_connectivity()
+        await link.processor.start()
+        await link.processor.start()
+        for _ in range(3):
+            (id,) = await says(parts, 1)
+            await central.heard(lambda c, id=id: id in c.effects)  # type: ignore[misc]
+
+
+async def test_a_central_that_is_well_but_takes_no_pushes_is_left_in_peace(parts: Parts, central: FakeCentral) -> None:
+    """Each failed push has central's health looked at, and finds it well; that must not undo the backoff."""
+    await both_know(parts, central)
+    await says(parts, 1)
+    central.push = "broken"
+    async with linked(parts, central) as link:
+        await link.connectivity.start()
+        await link.processor.start()
+        await central.heard(lambda c: len(c.batches) >= 2)
+        for _ in range(200):
+            await asyncio.sleep(0)
+            await says(parts, 1)
+        assert len(central.batches) == 2
+
+
+async def test_the_end_of_an_outage_ends_the_backoff(parts: Parts, central: FakeCentral) -> None:
+    await both_know(parts, central)
+    ids = await says(parts, 1)
+    central.push = "refuses"
+    async with linked(parts, central) as link:
+        await link.connectivity.check_connectivity()
+        await link.processor.start()
+        await central.heard(lambda c: len(c.batches) == 1)
+        central.all("refuses")
+        for _ in range(3):
+            await link.connectivity.check_connectivity()
+        assert not link.connectivity.is_online
+        central.all("well")
+        await link.connectivity.check_connectivity()
+        await central.heard(lambda c: c.effects == ids)
+
+
+async def test_a_short_silence_is_over_when_central_answers_again(parts: Parts, central: FakeCentral) -> None:
+    """Too short for an outage: the backoff of a minute is not waited for."""
+    await both_know(parts, central)
+    async with linked(parts, central) as link:
+        await link.connectivity.check_connectivity()
+        await link.processor.start()
+        central.all("refuses")
+        ids = await says(parts, 1)
+        await central.heard(lambda c: len(c.batches) == 1)
+        while link.connectivity.may_wait:  # noqa: ASYNC110 - until the failure is understood, some microseconds later
+            await asyncio.sleep(0)
+        assert link.connectivity.is_online
+        central.all("well")
+        await link.connectivity.check_connectivity()
+        await central.heard(lambda c: c.effects == ids)
+
+
+async def test_central_may_ask_for_patience_and_gets_it(parts: Parts, central: FakeCentral) -> None:
+    """Retry-After is seven seconds; the backoff alone would be a minute or nothing."""
+    await both_know(parts, central)
+    await says(parts, 1)
+    for chance, pushes in ((0.0, 1), (0.5, 1)):
+        central.push, central.batches = "busy", []
+        async with linked(parts, central, retry_delay=0.001, chance=lambda chance=chance: chance) as link:
+            await link.connectivity.check_connectivity()
+            await link.processor.start()
+            await central.heard(lambda c: len(c.batches) >= 1)
+            for _ in range(100):
+                await asyncio.sleep(0.001)
+            assert len(central.batches) == pushes
+
+
+async def test_a_postponed_item_goes_when_it_is_due_without_being_called(parts: Parts, central: FakeCentral) -> None:
+    await both_know(parts, central)
+    ids = await says(parts, 1)
+    central.put_off = {"n1"}
+    async with linked(parts, central, retry_delay=5.0) as link:
+        await link.connectivity.check_connectivity()
+        await link.processor.process_queue()
+        central.put_off = set()
+        parts.clock.advance(60)
+        await link.processor.start()
+        await central.heard(lambda c: c.effects == ids)
+
+
+async def test_stop_ends_a_push_under_way_and_loses_nothing(parts: Parts, central: FakeCentral) -> None:
+    await both_know(parts, central)
+    ids = await says(parts, 2)
+    central.push = "hangs"
+    async with linked(parts, central, patience=60) as link:
+        await link.connectivity.check_connectivity()
+        await link.processor.start()
+        while not central.batches:  # noqa: ASYNC110 - a push that hangs tells nobody that it came
+            await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            await link.processor.stop()
+            await link.processor.stop()
+    assert [item.id for item in await parts.waiting()] == ids

@@ -1,0 +1,107 @@
+import asyncio
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from pureboot.core.errors import StorageFull
+from pureboot.storage.sqlite import DamagedFile, Store, Transaction
+
+SCHEMA = ["CREATE TABLE note (id INTEGER PRIMARY KEY AUTOINCREMENT, text TEXT NOT NULL UNIQUE)"]
+
+
+def insert(text: str):
+    return lambda tx: tx.execute("INSERT INTO note (text) VALUES (?)", [text]).lastrowid
+
+
+def texts(path: Path) -> list[str]:
+    with sqlite3.connect(path) as connection:
+        return [row[0] for row in connection.execute("SELECT text FROM note ORDER BY id")]
+
+
+@pytest.fixture
+def store(tmp_path: Path):
+    store = Store(tmp_path / "state" / "a.db", SCHEMA)
+    yield store
+    store.close()
+
+
+async def test_a_write_is_on_disk_when_it_returns(store: Store) -> None:
+    await store.write(insert("one"))
+    assert texts(store.path) == ["one"]
+
+
+async def test_a_failing_write_takes_no_other_of_its_group_with_it(store: Store) -> None:
+    results = await asyncio.gather(
+        *(store.write(insert(text)) for text in ["a", "b", "a", "c"]), return_exceptions=True
+    )
+    assert isinstance(results[2], sqlite3.IntegrityError)
+    assert texts(store.path) == ["a", "b", "c"]
+
+
+async def test_hooks_run_after_the_commit_and_not_for_a_write_that_failed(store: Store) -> None:
+    seen: list[list[str]] = []
+
+    def work(tx: Transaction, text: str) -> None:
+        tx.after_commit(lambda: seen.append(texts(store.path)))
+        tx.execute("INSERT INTO note (text) VALUES (?)", [text])
+
+    await store.write(lambda tx: work(tx, "x"))
+    with pytest.raises(sqlite3.IntegrityError):
+        await store.write(lambda tx: work(tx, "x"))
+    assert seen == [["x"]]
+
+
+async def test_a_full_disk_refuses_the_write_stores_nothing_and_the_store_goes_on(store: Store) -> None:
+    await store.write(lambda tx: tx.execute("INSERT INTO note (text) VALUES ('kept')"))
+    await store.write(limit_pages)
+    with pytest.raises(StorageFull):
+        await store.write(insert("x" * 100_000))
+    assert texts(store.path) == ["kept"]
+    await store.write(insert("small"))
+    assert texts(store.path) == ["kept", "small"]
+
+
+def limit_pages(tx: Transaction) -> None:
+    pages = tx.execute("PRAGMA page_count").fetchone()[0]
+    tx.execute(f"PRAGMA max_page_count = {pages + 2}")
+
+
+async def test_a_cancelled_write_that_has_not_begun_is_never_made(store: Store) -> None:
+    blocker = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def wait(tx: Transaction) -> None:
+        asyncio.run_coroutine_threadsafe(blocker.wait(), loop).result(10)
+
+    first = asyncio.create_task(store.write(wait))
+    await asyncio.sleep(0.05)
+    second = asyncio.create_task(store.write(insert("never")))
+    await asyncio.sleep(0.05)
+    second.cancel()
+    await asyncio.sleep(0)
+    blocker.set()
+    await first
+    await store.write(insert("after"))
+    assert texts(store.path) == ["after"]
+
+
+def test_an_existing_file_gets_only_the_migrations_it_lacks(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    Store(path, SCHEMA).close()
+    store = Store(path, [*SCHEMA, "ALTER TABLE note ADD COLUMN extra TEXT"])
+    assert store.read_now(lambda c: c.execute("PRAGMA user_version").fetchone()[0]) == 2
+    store.close()
+
+
+@pytest.mark.parametrize("damage", [b"this is no database at all" * 100, None])
+def test_a_damaged_file_is_named_as_such(tmp_path: Path, damage: bytes | None) -> None:
+    path = tmp_path / "a.db"
+    store = Store(path, [*SCHEMA, "CREATE INDEX note_text ON note (text)"])
+    store.submit(lambda tx: [insert(f"{i}" * 50)(tx) for i in range(200)]).result(10)
+    store.close()
+    content = bytearray(path.read_bytes())
+    content[2048:] = b"\xa5" * (len(content) - 2048)
+    path.write_bytes(damage or bytes(content))
+    with pytest.raises(DamagedFile):
+        Store(path, SCHEMA)

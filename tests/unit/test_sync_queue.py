@@ -1,0 +1,372 @@
+"""The outbox (user's contract, task 2): what was accepted stays, in order, until central has it."""
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pureboot.agent.queue import UNKNOWN_MS, QueueItem, SyncQueue
+from pureboot.storage.sqlite import Transaction
+from pureboot.wire.messages import Outcome, PushItem, PushResult
+from tests.fakes import SiteClock
+from tests.support.parts import EPOCH
+
+
+def item(id: str, lane: str = "n1", item_type: str = "event", **fields: Any) -> QueueItem:
+    payload = fields.pop("payload", {"event": "e"})
+    return QueueItem(id=id, item_type=item_type, payload=payload, created_at=EPOCH, lane=lane, **fields)
+
+
+@pytest.fixture
+def clock() -> SiteClock:
+    return SiteClock()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "queue.db"
+
+
+@pytest.fixture
+async def queue(path: Path, clock: SiteClock) -> Any:
+    with open_queue(path, clock) as queue:
+        await queue.initialize()
+        yield queue
+
+
+@contextlib.contextmanager
+def open_queue(path: Path, clock: SiteClock) -> Iterator[SyncQueue]:
+    queue = SyncQueue(path, clock=clock)
+    try:
+        yield queue
+    finally:
+        queue.database.close()
+
+
+def offered(queue: SyncQueue, limit: int = 100) -> list[PushItem]:
+    return queue.database.store.read_now(lambda c: queue.batch(c, limit))
+
+
+def ids(queue: SyncQueue, limit: int = 100) -> list[str]:
+    return [i.id for i in offered(queue, limit)]
+
+
+def sent(queue: SyncQueue) -> list[tuple[str, str]]:
+    found = queue.database.store.read_now(lambda c: c.execute("SELECT id, outcome FROM sync_sent").fetchall())
+    return [(row["id"], row["outcome"]) for row in found]
+
+
+async def settle(queue: SyncQueue, id: str, outcome: Outcome, **fields: Any) -> bool:
+    result = PushResult(id=id, outcome=outcome, **fields)
+    return await queue.database.store.write(lambda tx: queue.settle(tx, result))
+
+
+async def postpone(queue: SyncQueue, id: str, delay: float) -> None:
+    await queue.database.store.write(lambda tx: queue.postpone(tx, id, "later", delay))
+
+
+# The user's contract
+
+
+async def test_enqueue_item(queue: SyncQueue) -> None:
+    given = item("i1", item_type="registration", payload={"mac_address": "52:54:00:aa:bb:01", "facts": {"a": "ü"}})
+    assert await queue.enqueue(given) == "i1"
+    (kept,) = await queue.peek()
+    contract = {"id", "item_type", "payload", "created_at", "attempts", "last_error", "status"}
+    assert kept.model_dump(include=contract) == given.model_dump(include=contract)
+    assert kept.status == "pending"
+
+
+async def test_peek_takes_nothing_out_and_keeps_the_order(queue: SyncQueue) -> None:
+    for n in range(12):
+        await queue.enqueue(item(f"i{n}", lane=f"n{n % 3}"))
+    assert [i.id for i in await queue.peek(5)] == [f"i{n}" for n in range(5)]
+    assert len(await queue.peek()) == 10
+    assert await queue.get_pending_count() == 12
+
+
+async def test_dequeue_item(queue: SyncQueue) -> None:
+    await queue.enqueue(item("i1"))
+    await queue.enqueue(item("i2"))
+    assert await queue.dequeue("i1")
+    assert not await queue.dequeue("i1")
+    assert not await queue.dequeue("never queued")
+    assert [i.id for i in await queue.peek()] == ["i2"]
+    assert sent(queue) == [("i1", "applied")]
+
+
+async def test_mark_failed(queue: SyncQueue) -> None:
+    await queue.enqueue(item("i1"))
+    await queue.enqueue(item("i2", lane="n2"))
+    await queue.mark_failed("i1", "central says no")
+    (failed,) = await queue.get_failed_items()
+    assert (failed.id, failed.status, failed.last_error, failed.attempts) == ("i1", "failed", "central says no", 1)
+    assert [i.id for i in await queue.peek()] == ["i2"]
+    await queue.mark_failed("never queued", "nothing happens")
+    assert (queue.pending_count, queue.failed_count) == (1, 1)
+
+
+async def test_pending_count(queue: SyncQueue) -> None:
+    async def counts() -> tuple[int, int]:
+        return await queue.get_pending_count(), queue.failed_count
+
+    assert await counts() == (0, 0)
+    for n in range(4):
+        await queue.enqueue(item(f"i{n}"))
+    assert await counts() == (4, 0)
+    await queue.dequeue("i0")
+    await queue.mark_failed("i1", "x")
+    await queue.mark_failed("i1", "x")
+    assert await counts() == (2, 1)
+    await settle(queue, "i2", Outcome.REJECTED, reason="no")
+    assert await counts() == (1, 2)
+    await queue.dequeue("i1")
+    assert await counts() == (1, 1)
+    assert await queue.clear_failed() == 1
+    assert await counts() == (1, 0)
+
+
+async def test_queue_persistence(path: Path, clock: SiteClock) -> None:
+    with open_queue(path, clock) as queue:
+        await queue.initialize()
+        first_epoch = queue.epoch
+        for n in range(3):
+            await queue.enqueue(item(f"i{n}"))
+        await queue.mark_failed("i0", "x")
+    with open_queue(path, clock) as queue:
+        await queue.initialize()
+        assert (queue.pending_count, queue.failed_count) == (2, 1)
+        assert [i.id for i in await queue.peek()] == ["i1", "i2"]
+        assert [i.id for i in await queue.get_failed_items()] == ["i0"]
+        assert queue.epoch != first_epoch
+        assert {i.epoch for i in await queue.peek()} == {first_epoch}  # an item keeps the life that accepted it
+
+
+async def test_retry_tracking(queue: SyncQueue) -> None:
+    await queue.enqueue(item("i1"))
+    await postpone(queue, "i1", 0)
+    await postpone(queue, "i1", 0)
+    (waiting,) = await queue.peek()
+    assert (waiting.attempts, waiting.last_error, waiting.status) == (2, "later", "pending")
+    await queue.mark_failed("i1", "no more")
+    (failed,) = await queue.get_failed_items()
+    assert (failed.attempts, failed.last_error, failed.status) == (3, "no more", "failed")
+
+
+# Identity and order
+
+
+async def test_an_id_is_queued_once(queue: SyncQueue) -> None:
+    await queue.enqueue(item("i1"))
+    with pytest.raises(sqlite3.IntegrityError):
+        await queue.enqueue(item("i1", payload={"event": "another"}))
+    assert queue.pending_count == 1
+
+
+async def test_a_place_in_line_is_given_out_once(queue: SyncQueue) -> None:
+    """A plain rowid of a deleted last row would come again, and order would be a lie."""
+    await queue.enqueue(item("i1"))
+    (first,) = await queue.peek()
+    await queue.dequeue("i1")
+    await queue.enqueue(item("i2"))
+    (second,) = await queue.peek()
+    assert second.seq > first.seq
+
+
+async def test_initialize_twice_changes_nothing(queue: SyncQueue) -> None:
+    await queue.enqueue(item("i1"))
+    await queue.initialize()
+    assert (queue.pending_count, ids(queue)) == (1, ["i1"])
+
+
+async def test_initialize_beside_writes_counts_each_once(path: Path, clock: SiteClock) -> None:
+    with open_queue(path, clock) as queue:
+        await asyncio.gather(*(queue.enqueue(item(f"i{n}")) for n in range(5)), queue.initialize(), queue.initialize())
+        await queue.enqueue(item("last"))
+        assert queue.pending_count == 6
+
+
+async def test_a_lane_named_nowhere_is_read_from_the_payload(queue: SyncQueue) -> None:
+    await queue.enqueue(item("i1", lane="", payload={"node_id": "n7", "event": "e"}))
+    await queue.enqueue(item("i2", lane="", payload={"mac_address": "m8"}))
+    await queue.enqueue(item("i3", lane="", payload={"event": "e"}))
+    assert [i.lane for i in offered(queue)] == ["n7", "m8", "i3"]
+
+
+# Lanes
+
+
+async def test_an_offer_is_a_prefix_of_every_lane_it_touches(queue: SyncQueue) -> None:
+    for n in range(30):
+        await queue.enqueue(item(f"i{n}", lane=f"n{n % 4}"))
+    await postpone(queue, "i1", 60)
+    await queue.mark_failed("i2", "x")
+    await settle(queue, "i3", Outcome.REJECTED)
+    for limit in (1, 5, 13, 100):
+        taken = offered(queue, limit)
+        for lane in ("n0", "n3"):
+            whole = [f"i{n}" for n in range(30) if f"n{n % 4}" == lane and n != 3]
+            mine = [i.id for i in taken if i.lane == lane]
+            assert mine == whole[: len(mine)]
+        assert {i.lane for i in taken} <= {"n0", "n3"}
+
+
+async def test_an_item_that_never_got_through_stops_its_own_lane_and_no_other(queue: SyncQueue) -> None:
+    for id, lane in [("a1", "a"), ("b1", "b"), ("a2", "a"), ("b2", "b")]:
+        await queue.enqueue(item(id, lane=lane))
+    await queue.mark_failed("a1", "poison")
+    assert ids(queue) == ["b1", "b2"]
+    await queue.clear_failed()
+    assert ids(queue) == ["b1", "a2", "b2"]
+
+
+async def test_a_rejected_item_stays_to_be_seen_and_stops_nothing(queue: SyncQueue) -> None:
+    await queue.enqueue(item("a1"))
+    await queue.enqueue(item("a2"))
+    await settle(queue, "a1", Outcome.REJECTED, reason="illegal_edge: no")
+    assert ids(queue) == ["a2"]
+    (failed,) = await queue.get_failed_items()
+    assert (failed.id, failed.last_error) == ("a1", "illegal_edge: no")
+
+
+async def test_a_postponed_item_holds_its_lane_until_it_is_due(queue: SyncQueue, clock: SiteClock) -> None:
+    for id, lane in [("a1", "a"), ("a2", "a"), ("b1", "b")]:
+        await queue.enqueue(item(id, lane=lane))
+    await postpone(queue, "a1", 10)
+    assert ids(queue) == ["b1"]
+    assert queue.database.store.read_now(queue.next_due) == pytest.approx(10)
+    clock.advance(9.9)
+    assert ids(queue) == ["b1"]
+    clock.advance(0.2)
+    assert ids(queue) == ["a1", "a2", "b1"]
+    assert queue.database.store.read_now(queue.next_due) == 0
+
+
+async def test_nothing_postponed_is_never_due(queue: SyncQueue) -> None:
+    await queue.enqueue(item("a1"))
+    assert queue.database.store.read_now(queue.next_due) is None
+
+
+async def test_a_restart_lets_everything_go_at_once_but_what_failed(path: Path, clock: SiteClock) -> None:
+    """What is postponed counts on the clock of one boot of the host."""
+    with open_queue(path, clock) as queue:
+        await queue.initialize()
+        for id, lane in [("a1", "a"), ("b1", "b"), ("c1", "c")]:
+            await queue.enqueue(item(id, lane=lane))
+        await postpone(queue, "a1", 1e6)
+        await queue.mark_failed("b1", "x")
+        await queue.database.store.write(
+            lambda tx: tx.execute("UPDATE sync_queue SET status = 'processing' WHERE id = 'c1'")
+        )
+    clock.reboot(60)
+    with open_queue(path, clock) as queue:
+        await queue.initialize()
+        assert ids(queue) == ["a1", "c1"]
+        assert {i.status for i in await queue.peek()} == {"pending"}
+        assert queue.pending_count == 2
+
+
+async def test_a_lane_that_is_renamed_keeps_its_order(queue: SyncQueue) -> None:
+    for id, lane in [("a1", "a"), ("b1", "b"), ("a2", "a")]:
+        await queue.enqueue(item(id, lane=lane))
+    await queue.database.store.write(lambda tx: queue.rename_lane(tx, "a", "b"))
+    assert [(i.id, i.lane) for i in offered(queue)] == [("a1", "b"), ("b1", "b"), ("a2", "b")]
+
+
+# Ages
+
+
+async def test_an_item_carries_its_age_and_no_wall_clock(queue: SyncQueue, clock: SiteClock) -> None:
+    await queue.enqueue(item("i1"))
+    clock.set_wall(-86400)
+    clock.advance(100)
+    (offer,) = offered(queue)
+    assert (offer.age_ms, offer.u_ms) == (100_000, 110)
+
+
+async def test_the_age_goes_on_across_a_reboot_of_the_host(queue: SyncQueue, clock: SiteClock) -> None:
+    await queue.enqueue(item("i1"))
+    clock.advance(40)
+    clock.reboot(60)
+    (offer,) = offered(queue)
+    assert offer.age_ms == 100_000
+    assert offer.u_ms >= 60_000
+
+
+async def test_an_age_nobody_can_tell_is_said_to_be_so(queue: SyncQueue, clock: SiteClock) -> None:
+    await queue.enqueue(item("i1"))
+    clock.reboot(-3600)
+    (offer,) = offered(queue)
+    assert (offer.age_ms, offer.u_ms) == (0, UNKNOWN_MS)
+
+
+# What was settled
+
+
+async def test_what_is_discarded_stays_readable(queue: SyncQueue) -> None:
+    await queue.enqueue(item("i1"))
+    await queue.enqueue(item("i2", lane="n2"))
+    await queue.mark_failed("i1", "x")
+    assert await queue.clear_failed() == 1
+    assert await queue.clear_failed() == 0
+    assert sent(queue) == [("i1", "discarded")]
+    assert await queue.get_failed_items() == []
+
+
+async def test_what_was_settled_is_kept_for_a_while(queue: SyncQueue) -> None:
+    for n in range(3):
+        await queue.enqueue(item(f"i{n}"))
+        await queue.dequeue(f"i{n}")
+    everything = EPOCH + timedelta(days=10_000)
+    assert await queue.database.store.write(lambda tx: queue.forget_sent(tx, EPOCH)) == 0
+    assert await queue.database.store.write(lambda tx: queue.forget_sent(tx, everything)) == 3
+    assert sent(queue) == []
+
+
+async def test_a_report_is_found_again_while_it_waits_and_after(queue: SyncQueue) -> None:
+    await queue.enqueue(item("i1", report_key="k"))
+
+    def find(tx: Transaction) -> str | None:
+        return queue.reported(tx, "k")
+
+    assert await queue.database.store.write(find) == "i1"
+    await queue.dequeue("i1")
+    assert await queue.database.store.write(find) == "i1"
+
+
+async def test_whoever_waits_hears_how_its_item_was_settled(queue: SyncQueue) -> None:
+    for n in range(4):
+        await queue.enqueue(item(f"i{n}"))
+    waiters = [asyncio.create_task(queue.settled(id)) for id in ("i0", "i0", "i1")]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    await settle(queue, "i0", Outcome.APPLIED)
+    await settle(queue, "i1", Outcome.REJECTED, reason="no")
+    async with asyncio.timeout(5):
+        results = await asyncio.gather(*waiters)
+    assert [(r.id, r.outcome) for r in results] == [("i0", "applied"), ("i0", "applied"), ("i1", "rejected")]
+
+
+@pytest.mark.parametrize("outcome", [Outcome.APPLIED, Outcome.CONFLICT, Outcome.REJECTED])
+async def test_who_comes_late_hears_it_too(queue: SyncQueue, outcome: Outcome) -> None:
+    await queue.enqueue(item("i1"))
+    await settle(queue, "i1", outcome)
+    async with asyncio.timeout(5):
+        assert (await queue.settled("i1")).outcome is outcome
+
+
+async def test_arrivals_are_announced_once_they_are_on_disk(queue: SyncQueue) -> None:
+    arrived = asyncio.Event()
+    queue.on_arrival(arrived.set)
+    with pytest.raises(ZeroDivisionError):
+        await queue.database.store.write(lambda tx: (queue.append(tx, item("i1")), 1 // 0))
+    await asyncio.sleep(0)
+    assert not arrived.is_set()
+    await queue.enqueue(item("i2"))
+    await asyncio.wait_for(arrived.wait(), 5)
+    assert queue.pending_count == 1
