@@ -140,9 +140,9 @@ class FakeCentral(httpx2.AsyncBaseTransport):
         async with asyncio.timeout(10), self._heard:
             await self._heard.wait_for(lambda: condition(self))
 
-    def add(self, node_id: str, mac: str, state: NodeState, attempt: int = 0) -> NodeDocument:
+    def add(self, node_id: str, mac: str, state: NodeState, attempt: int = 0, **fields: Any) -> NodeDocument:
         """As an administrator does."""
-        self.nodes[node_id] = _document(node_id, [mac], Stage(state, attempt))
+        self.nodes[node_id] = _document(node_id, [mac], Stage(state, attempt)).model_copy(update=fields)
         return self.nodes[node_id]
 
     def move(self, node_id: str, state: NodeState, attempt: int = 0) -> None:
@@ -254,6 +254,7 @@ class FakeCentral(httpx2.AsyncBaseTransport):
             case Converged():
                 pass
             case Illegal():
+                self._expected[item.id] = expected
                 return PushResult(id=item.id, outcome=Outcome.REJECTED, reason="illegal_edge: there is none such.")
             case _:
                 return self._dispute(item, node, change.edge)

@@ -1,5 +1,6 @@
 """Where a site's change meets what central did meanwhile, and how it is settled (PROTOCOL 5)."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,6 +10,13 @@ from pureboot.wire.messages import ConflictDocument, PushAnswer
 from tests.support.central import RunningCentral, SpeakingAgent
 
 MAC = "52:54:00:aa:bb:01"
+
+
+@pytest.fixture(autouse=True)
+def nothing_stumbled(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """A push that is rolled back and settled item by item would look the same from outside."""
+    yield
+    assert [record.getMessage() for record in caplog.get_records("call") if record.levelname == "ERROR"] == []
 
 
 @pytest.fixture

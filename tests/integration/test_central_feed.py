@@ -1,6 +1,7 @@
 """What an agent is told, in which order, and when."""
 
 import asyncio
+from collections.abc import Iterator
 
 import pytest
 
@@ -8,6 +9,13 @@ from pureboot.wire.messages import FeedItem, WorkflowFields
 from tests.support.central import RunningCentral, SpeakingAgent
 
 MAC = "52:54:00:aa:bb:01"
+
+
+@pytest.fixture(autouse=True)
+def nothing_stumbled(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """A push that is rolled back and settled item by item would look the same from outside."""
+    yield
+    assert [record.getMessage() for record in caplog.get_records("call") if record.levelname == "ERROR"] == []
 
 
 @pytest.fixture

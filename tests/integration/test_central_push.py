@@ -1,5 +1,6 @@
 """What becomes of what a site sends (PROTOCOL 2, 3, 5)."""
 
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -9,6 +10,13 @@ from pureboot.wire.messages import Outcome, PushAnswer
 from tests.support.central import RunningCentral, SetClock, SpeakingAgent
 
 MAC, OTHER_MAC, THIRD_MAC = "52:54:00:aa:bb:01", "52:54:00:aa:bb:02", "52:54:00:aa:bb:03"
+
+
+@pytest.fixture(autouse=True)
+def nothing_stumbled(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """A push that is rolled back and settled item by item would look the same from outside."""
+    yield
+    assert [record.getMessage() for record in caplog.get_records("call") if record.levelname == "ERROR"] == []
 
 
 @pytest.fixture
@@ -83,6 +91,17 @@ async def test_items_under_an_alias_reach_the_one_node(central: RunningCentral, 
     answer = await agent.push(first, agent.event("n9", "boot_started", after=first["id"]))
     assert [result.canonical_id for result in answer.results] == ["n1", "n1"]
     assert [event["event"] for event in (await central.ask("GET", "/nodes/n9/events"))["items"]] == ["boot_started"]
+
+
+@pytest.mark.parametrize(("state", "outcome"), [("discovered", "applied"), ("active", "conflict")])
+async def test_what_was_done_to_an_alias_counts_where_the_node_is_as_new_as_the_site_thought(
+    central: RunningCentral, careful: SpeakingAgent, state: str, outcome: str
+) -> None:
+    await registered(careful)
+    await moved(central, "n1", state, force=True, comment="in service")
+    first = careful.registration("n9", MAC)
+    approval = careful.step("n9", "discovered", "pending", after=first["id"], autonomy="full")
+    assert outcomes(await careful.push(first, approval)) == ["applied", outcome]
 
 
 async def test_a_machine_of_another_site_is_a_claim_that_a_person_settles(

@@ -259,3 +259,15 @@ async def test_an_install_begins_only_when_its_files_have_arrived(central: Runni
         assert "attempt 1" in script
     await machine.boot()
     assert "attempt 2" in await site.script(MAC)
+
+
+async def test_what_no_push_could_carry_is_refused_before_it_is_queued(
+    central: RunningCentral, site: RunningAgent
+) -> None:
+    await import_node(central, MAC, state="active")
+    await site.synced()
+    body = {"mac": MAC, "event": "log", "metadata": {"text": "x" * 100_000}}
+    assert (await site.machine.post("/api/v1/report", json=body)).status_code == 413
+    assert (await site.machine.post("/api/v1/report", content=b"[" * 10_000)).status_code == 400
+    assert (await site.machine.post("/api/v1/report", content=b"x" * 9 * 1024 * 1024)).status_code == 413
+    assert site.agent.sync_queue.pending_count == 0

@@ -40,7 +40,7 @@ async def linked(
         site=parts.site,
         write_confirm_budget=budget,
     )
-    values = {"mirror": parts.mirror, "retry_delay": 60.0, "chance": lambda: 0.999} | processor
+    values: dict[str, Any] = {"mirror": parts.mirror, "retry_delay": 60.0, "chance": lambda: 0.999} | processor
     link = Link(connectivity, proxy, QueueProcessor(parts.queue, proxy, connectivity, **values))
     try:
         yield link

@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -74,7 +74,9 @@ async def test_writes_in_the_first_second_of_a_hang_are_answered_in_time(pair: P
     assert sorted(event["event"] for event in events) == sorted(f"e{call}" for call in range(20))
 
 
-async def test_a_write_survives_kill_9_of_the_agent_and_reaches_central_once(pair: Pair) -> None:
+async def test_a_write_survives_kill_9_of_the_agent_and_reaches_central_once(
+    pair: Pair, record_property: Callable[[str, object], None]
+) -> None:
     node = await pair.import_node(MAC, "installed")
     await pair.caught_up(MAC, "installed")
     await pair.central.kill()
@@ -87,7 +89,7 @@ async def test_a_write_survives_kill_9_of_the_agent_and_reaches_central_once(pai
     began = time.monotonic()
     await pair.agent.start()
     script = (await pair.machine.get(f"/boot/{MAC}")).text
-    print(f"the agent's first boot script, central dead: {time.monotonic() - began:.2f} s after its start")
+    record_property("start to first script, central dead, in seconds", f"{time.monotonic() - began:.2f}")
     assert "# Cached State: active" in script
     assert "OFFLINE MODE" in script
     assert (await pair.health())["pending_queue_items"] == 2

@@ -31,10 +31,8 @@ reboot -f
 async def test_a_real_machine_is_installed_while_central_is_dead(
     tmp_path: Path, disk: Path, kernel: installer.Kernel
 ) -> None:
-    blank = tmp_path / "blank.img"
-    blank.write_bytes(bytes(disk.stat().st_size))
-    sector = base64.b64encode(disk.read_bytes()[:512]).decode().replace("\n", "")
-    initrd = installer.busybox_initrd(kernel, INSTALL.format(sector=sector))
+    blank = blank_like(disk, tmp_path / "blank.img")
+    initrd = installer.busybox_initrd(kernel, INSTALL.format(sector=boot_sector(disk)))
 
     async with running_pair(tmp_path) as pair:
         node = await approved(pair, kernel.image.read_bytes(), initrd)
@@ -59,6 +57,15 @@ async def test_a_real_machine_is_installed_while_central_is_dead(
         ]
         events = (await pair.ask("GET", f"/nodes/{node}/events"))["items"]
         assert [e["event"] for e in events if e["event"] != "boot_started"] == ["install_started", "install_complete"]
+
+
+def blank_like(disk: Path, path: Path) -> Path:
+    path.write_bytes(bytes(disk.stat().st_size))
+    return path
+
+
+def boot_sector(disk: Path) -> str:
+    return base64.b64encode(disk.read_bytes()[:512]).decode()
 
 
 async def approved(pair: Pair, kernel: bytes, initrd: bytes) -> str:

@@ -7,6 +7,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -197,7 +198,7 @@ async def test_what_is_noted_is_read_back(path: Path) -> None:
     database = Database(path)
     assert get_meta(database.store, "cursor") is None
     for value in ("1.2", "3.4"):
-        await database.store.write(lambda tx, value=value: set_meta(tx, "cursor", value))
+        await database.store.write(partial(set_meta, key="cursor", value=value))
     assert get_meta(database.store, "cursor") == "3.4"
     database.close()
 

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from pureboot.agent.cache.state_cache import CachedNode, NodeStateCache
 from pureboot.core.errors import Invalid, Malformed
 from pureboot.core.lifecycle import NodeState, Stage
 from pureboot.core.mac import MacAddress
+from pureboot.storage.sqlite import Transaction
 from tests.support.parts import EPOCH, MAC, OTHER_MAC
 
 HERE = MacAddress.parse(MAC)
@@ -202,17 +204,25 @@ async def test_a_boot_never_misses_a_node_that_is_being_changed(cache: NodeState
             old, new = f"n{n}", f"n{n + 1}"
             macs = (MAC, OTHER_MAC) if n % 2 else (OTHER_MAC, MAC)
             node = a_node(old, macs[0], more_macs=macs[1:], boot_token=f"t{n}")
-            cache.database.store.submit(lambda tx, node=node: cache.save(tx, node))
-            cache.database.store.submit(lambda tx, old=old, new=new: cache.rename(tx, old, new))
+            cache.database.store.submit(partial(save, cache, node))
+            cache.database.store.submit(partial(rename, cache, old, new))
         await cache.database.store.write(lambda tx: None)
     finally:
         done.set()
         reader.join(10)
     assert looks > rounds
     assert missed == []
-    node = cache.by_mac(HERE)
-    assert node is not None
-    assert node.node_id == f"n{rounds}"
+    last = cache.by_mac(HERE)
+    assert last is not None
+    assert last.node_id == f"n{rounds}"
+
+
+def save(cache: NodeStateCache, node: CachedNode, tx: Transaction) -> None:
+    cache.save(tx, node)
+
+
+def rename(cache: NodeStateCache, old: str, new: str, tx: Transaction) -> None:
+    cache.rename(tx, old, new)
 
 
 async def test_a_read_after_an_acknowledged_write_sees_it(cache: NodeStateCache) -> None:

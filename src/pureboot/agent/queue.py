@@ -211,6 +211,7 @@ class SyncQueue:
         try:
             # It may have been settled between its commit and this call.
             if (outcome := self.database.store.read_now(lambda c: self.outcome(c, queue_id))) is not None:
+                await self.database.store.write(lambda tx: None)  # the views follow their commit by a moment
                 return PushResult(id=queue_id, outcome=outcome)
             return await future
         finally:

@@ -18,7 +18,7 @@ from pureboot.agent.proxy import CentralProxy
 from pureboot.agent.queue import SyncQueue
 from pureboot.agent.site import SiteState
 from pureboot.core.backoff import Backoff
-from pureboot.core.errors import Busy, CentralUnavailable, Invalid, PureBootError, TooLarge
+from pureboot.core.errors import Busy, CentralUnavailable, Invalid, Malformed, PureBootError, TooLarge
 from pureboot.storage.sqlite import Transaction
 from pureboot.wire.messages import Outcome, PushAnswer, PushItem, PushResult
 
@@ -86,7 +86,7 @@ class QueueProcessor:
                 began = time.monotonic()
                 try:
                     answer = await self.proxy.push(items)
-                except (TooLarge, Invalid) as error:
+                except (TooLarge, Invalid, Malformed) as error:
                     if len(items) == 1:
                         await self._put_off(items[0], error)
                     size = max(1, len(items) // 2)

@@ -77,8 +77,8 @@ def render(decision: Decision, banner: Banner) -> str:
 # progress: a decision takes a second at most, a file may first have to come over the site's WAN.
 _PATIENCE = {"script": 10_000, "file": 60_000}
 
-# `:uristring` leaves `&` and `+` of a maker's name as they are and sends a UUID as raw bytes, which cuts the query short
-# at the first zero (docs/decisions/0004); `:hexraw` carries any bytes.
+# `:uristring` leaves `&` and `+` of a maker's name as they are and sends a UUID as raw bytes, which cuts the query
+# short at the first zero (docs/decisions/0004); `:hexraw` carries any bytes.
 _FACTS = {
     "uuid": "${uuid}",
     "serial.hex": "${serial:hexraw}",

@@ -1,7 +1,5 @@
 """Reading what machines send: JSON or a form, unknown fields ignored, errors in one sentence."""
 
-import json
-from json import JSONDecodeError
 from typing import TypeVar
 from urllib.parse import parse_qsl
 
@@ -10,6 +8,7 @@ from starlette.requests import Request
 
 from pureboot.core.errors import Malformed
 from pureboot.wire.messages import explain
+from pureboot.wire.reading import read_json
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -27,10 +26,7 @@ async def read_body(request: Request, kind: type[Body]) -> Body:
 
 
 def _json(raw: bytes) -> object:
-    try:
-        parsed: object = json.loads(raw)
-    except (JSONDecodeError, UnicodeDecodeError, RecursionError):
-        raise Malformed("The body is no JSON.", hint="Send a JSON object, or a form to /api/v1/report.") from None
+    parsed = read_json(raw)
     if not isinstance(parsed, dict):
         raise Malformed("The body is no JSON object.", hint='Send {"field": "value", …}.')
     return parsed

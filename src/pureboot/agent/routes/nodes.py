@@ -12,10 +12,13 @@ from pureboot.agent.cache.state_cache import CachedNode, NodeStateCache
 from pureboot.agent.proxy import CentralProxy, Written
 from pureboot.agent.routes.bodies import read_body
 from pureboot.core.changes import NodeEvent
-from pureboot.core.errors import Forbidden, IllegalEdge, Malformed, NotFound
+from pureboot.core.errors import Forbidden, IllegalEdge, Malformed, NotFound, TooLarge
 from pureboot.core.lifecycle import NodeState
 from pureboot.core.mac import MacAddress
 from pureboot.wire.messages import EventBody, Outcome, RegisterBody, ReportBody, StateBody
+
+# An item has to fit into a push with others; one that does not would stop its node's lane for good.
+METADATA_BYTES = 64 * 1024
 
 
 def node_routes(proxy: CentralProxy, cache: NodeStateCache) -> list[Route]:
@@ -101,6 +104,10 @@ def document_of(connection: sqlite3.Connection, node: CachedNode) -> dict[str, A
 
 
 def _event(node_id: str, body: EventBody) -> NodeEvent:
+    if len(json.dumps(body.metadata)) > METADATA_BYTES:
+        raise TooLarge(
+            f"'metadata' is larger than {METADATA_BYTES} bytes.", hint="Send a log elsewhere, and its address."
+        )
     metadata = body.metadata | ({"status": body.status} if body.status else {})
     return NodeEvent(node_id, body.event, body.message, metadata)
 

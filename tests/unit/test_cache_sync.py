@@ -1,0 +1,157 @@
+"""Following central's feed: once round, then patiently."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from pureboot.agent.cache.content_cache import ContentCache
+from pureboot.agent.central_client import CentralClient, http_client
+from pureboot.agent.content import ContentFetcher
+from pureboot.agent.sync import CacheSyncService
+from pureboot.core.changes import NodeEvent
+from pureboot.core.errors import PureBootError
+from pureboot.core.lifecycle import NodeState
+from pureboot.core.mac import MacAddress
+from pureboot.wire.messages import FeedPage
+from tests.fakes import FakeCentral
+from tests.support.link import URL, Link, linked
+from tests.support.parts import MAC, Parts, node_item, opened, page
+
+
+class Feed(httpx2.AsyncBaseTransport):
+    """Central's feed: the pages it was given, then nothing new; who may wait for news waits."""
+
+    def __init__(self, *pages: FeedPage) -> None:
+        self.pages = list(pages)
+        self.asked: list[tuple[str, float]] = []
+        self.waiting = asyncio.Event()
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        since, wait = request.url.params["since"], float(request.url.params["wait"])
+        self.asked.append((since, wait))
+        if not self.pages and wait:
+            self.waiting.set()
+            await asyncio.Event().wait()
+        found = self.pages.pop(0) if self.pages else page(next=since)
+        return httpx2.Response(200, content=found.model_dump_json(), headers={"Content-Type": "application/json"})
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Iterator[Parts]:
+    with opened(tmp_path / "agent.db") as parts:
+        yield parts
+
+
+@asynccontextmanager
+async def following(parts: Parts, link: Link, folder: Path, feed: Feed, **more: Any) -> AsyncIterator[CacheSyncService]:
+    http = http_client(URL, timeout=5, transport=feed)
+    client = CentralClient(http, credential="secret")
+    content = ContentCache(folder / "cache", 10**6)
+    fetcher = ContentFetcher(content, client, wanted=parts.site.content, keep=frozenset)
+    sync = CacheSyncService(
+        client,
+        link.connectivity,
+        parts.mirror,
+        parts.site,
+        parts.cache,
+        parts.queue,
+        fetcher,
+        parts.detector,
+        drain=link.processor.process_queue,
+        **more,
+    )
+    try:
+        yield sync
+    finally:
+        await sync.stop()
+        await fetcher.aclose()
+        await http.aclose()
+
+
+async def test_a_pass_reads_every_page_and_asks_from_where_it_stopped(parts: Parts, tmp_path: Path) -> None:
+    feed = Feed(page(node_item("n1", MAC), next="1.0", more=True), page(next="2.0"))
+    async with linked(parts, FakeCentral()) as link, following(parts, link, tmp_path, feed) as sync:
+        assert await sync.sync_once() == (2, 1)
+        assert parts.node().state is NodeState.INSTALLED
+        await sync.sync_once()
+    assert [since for since, _ in feed.asked] == ["0", "1.0", "2.0"]
+
+
+async def test_what_the_site_has_to_say_goes_before_it_listens(parts: Parts, tmp_path: Path) -> None:
+    central = FakeCentral()
+    central.add("n1", MAC, NodeState.INSTALLED)
+    await parts.knows()
+    event = await parts.journal.record("n1", NodeEvent("n1", "e"))
+    async with linked(parts, central) as link, following(parts, link, tmp_path, Feed()) as sync:
+        await link.connectivity.check_connectivity()
+        await sync.sync_once()
+    assert central.effects == [event.queue_id]
+
+
+async def test_an_item_that_has_to_wait_does_not_make_the_feed_spin(parts: Parts, tmp_path: Path) -> None:
+    """The comparison of both sides is due and waits for the outbox; central is asked once, and then left to answer."""
+    central = FakeCentral()
+    central.add("n1", MAC, NodeState.INSTALLED)
+    central.put_off = {"n1"}
+    await parts.knows()
+    await parts.journal.record("n1", NodeEvent("n1", "e"))
+    feed = Feed()
+    async with linked(parts, central) as link, following(parts, link, tmp_path, feed) as sync:
+        await link.connectivity.check_connectivity()
+        await sync.start()
+        await asyncio.wait_for(feed.waiting.wait(), 5)
+    assert [wait for _, wait in feed.asked] == [0, 25]
+
+
+async def test_a_central_that_takes_no_pushes_does_not_make_it_spin_either(parts: Parts, tmp_path: Path) -> None:
+    central = FakeCentral()
+    await parts.knows()
+    await parts.journal.record("n1", NodeEvent("n1", "e"))
+    central.push = "broken"
+    feed = Feed()
+    async with linked(parts, central) as link, following(parts, link, tmp_path, feed) as sync:
+        await link.connectivity.check_connectivity()
+        await sync.start()
+        await asyncio.wait_for(feed.waiting.wait(), 5)
+    assert len(central.batches) <= 3
+    assert [wait for _, wait in feed.asked] == [0, 25]
+
+
+async def test_a_page_nobody_can_read_stops_nothing_else(parts: Parts, tmp_path: Path) -> None:
+    broken = node_item("n1", MAC).model_copy(update={"doc": {"id": "n1"}})
+    feed = Feed(page(broken, next="9.9"), page(node_item("n1", MAC), next="1.0"))
+    async with linked(parts, FakeCentral()) as link, following(parts, link, tmp_path, feed, retry_delay=0.001) as sync:
+        await link.connectivity.check_connectivity()
+        await sync.start()
+        await asyncio.wait_for(feed.waiting.wait(), 5)
+    assert [since for since, _ in feed.asked] == ["0", "0", "1.0"]
+    assert parts.node().base_version == 1
+
+
+async def test_both_sides_are_compared_once_the_outbox_is_empty(parts: Parts, tmp_path: Path) -> None:
+    central = FakeCentral()
+    lost = await parts.journal.report(MacAddress.parse(MAC), NodeEvent("", "hello"))
+    central.refused = {lost.node.node_id}
+    async with linked(parts, central) as link, following(parts, link, tmp_path, Feed()) as sync:
+        await sync.sync_once()
+        assert parts.conflicts.pending_count == 0
+        await link.connectivity.check_connectivity()
+        await sync.sync_once()
+        (conflict,) = await parts.detector.get_pending_conflicts()
+    assert (conflict.node_mac, conflict.conflict_type) == (MAC, "missing_central")
+
+
+async def test_an_error_of_central_is_one_of_ours(parts: Parts, tmp_path: Path) -> None:
+    class Broken(Feed):
+        async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+            return httpx2.Response(200, html="<html>Please log in.</html>")
+
+    async with linked(parts, FakeCentral()) as link, following(parts, link, tmp_path, Broken()) as sync:
+        with pytest.raises(PureBootError):
+            await sync.sync_once()
+    assert parts.site.last_pass is None
