@@ -128,7 +128,7 @@ class Agent:
 
     async def settle(self) -> None:
         """Returns when no request is under way any more."""
-        while self.under_way:  # noqa: ASYNC110
+        while self.under_way:
             await asyncio.sleep(0.002)
 
 

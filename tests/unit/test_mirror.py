@@ -279,6 +279,16 @@ async def test_a_deleted_node_in_dispute_leaves_when_a_person_lets_it_go(parts: 
     assert parts.cache.by_id("n1") is None
 
 
+async def test_what_is_discarded_is_undone_here_too(parts: Parts) -> None:
+    """Else the site would show for ever what central was never told."""
+    await parts.knows(state=S.INSTALLED)
+    item = await moves(parts, S.ACTIVE)
+    await parts.queue.mark_failed(item, "it never got through")
+    assert parts.node().state is S.ACTIVE
+    assert await parts.queue.clear_failed() == 1
+    assert (parts.node().state, parts.node().base) == (S.INSTALLED, Stage(S.INSTALLED))
+
+
 async def test_an_answer_of_another_generation_is_noted(parts: Parts) -> None:
     await settle(parts, answer(generation=3))
     assert parts.site.position.generation == 3

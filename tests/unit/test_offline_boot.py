@@ -302,6 +302,34 @@ async def test_after_a_reboot_the_wall_clock_serves_where_it_can_be_trusted(
     assert ("clock unknown" in script) is (hours < 0)
 
 
+async def test_what_the_clock_told_at_the_start_holds_whatever_is_done_to_it_later(
+    parts: Parts, content: ContentCache, tmp_path: Path
+) -> None:
+    await approved(parts, content)
+    await parts.database.store.write(parts.site.keep_clock)
+    parts.database.close()
+    parts.clock.reboot(25 * 3600)
+    for step in (-20 * 3600, -20 * 3600):
+        with opened(tmp_path / "agent.db", parts.clock) as again:
+            again.clock.set_wall(step)
+            await again.database.store.write(again.site.keep_clock)
+            assert "the limit is 24 h" in await generator(again, content).generate_script(MAC)
+
+
+async def test_a_clock_once_distrusted_is_not_trusted_after_a_restart(
+    parts: Parts, content: ContentCache, tmp_path: Path
+) -> None:
+    await approved(parts, content)
+    await parts.database.store.write(parts.site.keep_clock)
+    parts.database.close()
+    parts.clock.reboot(-3600)
+    for _ in range(2):
+        with opened(tmp_path / "agent.db", parts.clock) as again:
+            await again.database.store.write(again.site.keep_clock)
+            assert "clock unknown" in await generator(again, content).generate_script(MAC)
+        parts.clock.set_wall(7200)
+
+
 async def test_a_file_that_changed_at_central_is_not_the_one_that_is_here(parts: Parts, content: ContentCache) -> None:
     await approved(parts, content)
     newer = ContentDocument(

@@ -9,13 +9,13 @@ import pytest
 
 from pureboot.agent.connectivity import ConnectivityMonitor
 from pureboot.agent.proxy import CentralProxy
-from pureboot.agent.queue import SyncQueue
+from pureboot.agent.queue import QueueItem, SyncQueue
 from pureboot.core.errors import CentralUnavailable, IllegalEdge, Invalid, Malformed
 from pureboot.core.lifecycle import NodeState
 from pureboot.core.mac import MacAddress
 from tests.fakes import Behaviour, FakeCentral
 from tests.support.link import URL, Link, linked
-from tests.support.parts import MAC, Parts, opened
+from tests.support.parts import EPOCH, MAC, Parts, opened
 
 S = NodeState
 
@@ -220,3 +220,20 @@ async def test_what_is_on_disk_is_there_for_the_next_life(parts: Parts, central:
             await link.connectivity.check_connectivity()
             await link.processor.process_queue()
     assert central.effects == [answer["queue_id"]]
+
+
+async def test_a_report_behind_one_that_is_stuck_does_not_wait_and_puts_nobody_in_doubt(
+    parts: Parts, central: FakeCentral
+) -> None:
+    await both_know(parts, central)
+    async with linked(parts, central, budget=5) as link:
+        await online(link)
+        stuck = await parts.queue.enqueue(
+            QueueItem(id="stuck", item_type="event", payload={"event": "e"}, created_at=EPOCH, lane="n1")
+        )
+        await parts.queue.mark_failed(stuck, "it never got through")
+        began = asyncio.get_running_loop().time()
+        answer = await link.proxy.update_node_state("n1", "active")
+        assert asyncio.get_running_loop().time() - began < 1
+        assert answer["status"] == "queued"
+        assert link.connectivity.may_wait

@@ -333,7 +333,7 @@ async def test_a_short_silence_is_over_when_central_answers_again(parts: Parts, 
         central.all("refuses")
         ids = await says(parts, 1)
         await central.heard(lambda c: len(c.batches) == 1)
-        while link.connectivity.may_wait:  # noqa: ASYNC110 - until the failure is understood, some microseconds later
+        while link.connectivity.may_wait:
             await asyncio.sleep(0)
         assert link.connectivity.is_online
         central.all("well")
@@ -376,7 +376,7 @@ async def test_stop_ends_a_push_under_way_and_loses_nothing(parts: Parts, centra
     async with linked(parts, central, patience=60) as link:
         await link.connectivity.check_connectivity()
         await link.processor.start()
-        while not central.batches:  # noqa: ASYNC110 - a push that hangs tells nobody that it came
+        while not central.batches:
             await asyncio.sleep(0)
         async with asyncio.timeout(5):
             await link.processor.stop()

@@ -105,3 +105,18 @@ def test_a_damaged_file_is_named_as_such(tmp_path: Path, damage: bytes | None) -
     path.write_bytes(damage or bytes(content))
     with pytest.raises(DamagedFile):
         Store(path, SCHEMA)
+
+
+def test_a_view_that_could_not_follow_its_commit_ends_the_process_and_keeps_the_write(tmp_path: Path) -> None:
+    failures: list[Exception] = []
+    store = Store(tmp_path / "a.db", SCHEMA, on_disk_failure=failures.append)
+
+    def work(tx: Transaction) -> None:
+        insert("kept")(tx)
+        tx.after_commit(lambda: [][0])
+
+    store.submit(work).result(10)
+    assert [type(failure) for failure in failures] == [IndexError]
+    store.submit(insert("goes on where nothing ends it")).result(10)
+    store.close()
+    assert texts(store.path) == ["kept", "goes on where nothing ends it"]

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import sqlite3
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -360,6 +361,39 @@ async def test_who_comes_late_hears_it_too(queue: SyncQueue, outcome: Outcome) -
         assert (await queue.settled("i1")).outcome is outcome
 
 
+@pytest.mark.parametrize("asks", ["before the commit", "right after it"])
+async def test_whoever_is_told_finds_every_view_up_to_date(queue: SyncQueue, asks: str) -> None:
+    """Views follow their commit by a moment, in another thread; here the moment is long."""
+    await queue.enqueue(item("i1"))
+    loop, committed, view_follows = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+    seen: list[str] = []
+
+    def follow() -> None:
+        loop.call_soon_threadsafe(committed.set)
+        view_follows.wait(10)
+        seen.append("view")
+
+    def work(tx: Transaction) -> None:
+        queue.settle(tx, PushResult(id="i1", outcome=Outcome.APPLIED))
+        tx.after_commit(follow)
+
+    async def ask() -> None:
+        await queue.settled("i1")
+        seen.append("told")
+
+    asking = [asyncio.create_task(ask())] if asks == "before the commit" else []
+    await asyncio.sleep(0)
+    writing = asyncio.create_task(queue.database.store.write(work))
+    await asyncio.wait_for(committed.wait(), 5)
+    asking = asking or [asyncio.create_task(ask())]
+    for _ in range(10):
+        await asyncio.sleep(0.001)
+    view_follows.set()
+    async with asyncio.timeout(5):
+        await asyncio.gather(writing, *asking)
+    assert seen == ["view", "told"]
+
+
 async def test_arrivals_are_announced_once_they_are_on_disk(queue: SyncQueue) -> None:
     arrived = asyncio.Event()
     queue.on_arrival(arrived.set)
@@ -370,3 +404,13 @@ async def test_arrivals_are_announced_once_they_are_on_disk(queue: SyncQueue) ->
     await queue.enqueue(item("i2"))
     await asyncio.wait_for(arrived.wait(), 5)
     assert queue.pending_count == 1
+
+
+async def test_an_item_that_cannot_be_read_any_more_is_offered_as_such_and_keeps_nothing_else_back(
+    queue: SyncQueue,
+) -> None:
+    for name in ("n1", "n2"):
+        await queue.enqueue(item(name, payload={"node_id": name}))
+    await queue.database.store.write(lambda tx: tx.execute("UPDATE sync_queue SET payload = '{' WHERE id = 'n1'"))
+    offered = await queue.database.store.read(lambda c: queue.batch(c, 10))
+    assert [(o.id, o.body) for o in offered] == [("n1", {"unreadable": "{"}), ("n2", {"node_id": "n2"})]

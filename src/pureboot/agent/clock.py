@@ -14,6 +14,8 @@ from typing import Protocol
 # Across a reboot an age comes from the wall clock, which is good to a minute at best.
 REBOOT_UNCERTAINTY = 60.0
 DRIFT = 100e-6
+# The boot of a moment whose age no clock can tell.
+UNTRUSTED = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ def trusted_age(moment: Stamp | None, last_kept: Stamp | None, now: Stamp) -> fl
     `last_kept` is the newest stamp on disk (one a minute). After a reboot of the host the wall clock serves only if it
     has not run backwards since then.
     """
-    if moment is None:
+    if moment is None or moment.boot_id == UNTRUSTED:
         return None
     if moment.boot_id == now.boot_id:
         return max(0.0, now.boottime - moment.boottime)
@@ -83,3 +85,13 @@ def trusted_age(moment: Stamp | None, last_kept: Stamp | None, now: Stamp) -> fl
         return by_wall
     # The wall clock may have been set between the two; the limit is kept by whichever says older.
     return max(by_wall, (last_kept.boottime - moment.boottime) + (now.wall - last_kept.wall))
+
+
+def carried_over(moment: Stamp | None, last_kept: Stamp | None, now: Stamp) -> Stamp | None:
+    """The same moment on the clock of this boot of the host, as well as can be told now; UNTRUSTED where it cannot."""
+    if moment is None or moment.boot_id == now.boot_id:
+        return moment
+    age = trusted_age(moment, last_kept, now)
+    if age is None:
+        return Stamp(UNTRUSTED, 0.0, moment.wall)
+    return Stamp(now.boot_id, now.boottime - age, moment.wall)

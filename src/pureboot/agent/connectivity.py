@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx2
 
 from pureboot.agent.central_client import CentralClient, http_client
+from pureboot.agent.loop import Loop
 from pureboot.core.errors import PureBootError
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ class ConnectivityMonitor:
         self._listeners: list[Listener] = []
         self._on_recovery: list[Callable[[], None]] = []
         self._doubt = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._loop = Loop("connectivity", self._watch)
 
     @property
     def is_online(self) -> bool:
@@ -111,15 +112,10 @@ class ConnectivityMonitor:
 
     async def start(self) -> None:
         """Begins to watch; the first check runs at once and nobody waits for it."""
-        if self._task is None:
-            self._task = asyncio.create_task(self._watch(), name="connectivity")
+        self._loop.start()
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        await self._loop.stop()
         await self._http.aclose()
 
     async def _watch(self) -> None:

@@ -15,6 +15,7 @@ from pureboot.agent.cache.content_cache import ContentCache
 from pureboot.agent.central_client import CentralClient
 from pureboot.agent.conflicts import ConflictTable
 from pureboot.agent.connectivity import ConnectivityMonitor
+from pureboot.agent.loop import Loop
 from pureboot.agent.observations import Observations
 from pureboot.agent.queue import SyncQueue
 from pureboot.agent.site import SiteState
@@ -55,7 +56,8 @@ class HeartbeatService:
         self._active_boots, self._services, self._on_command = active_boots, services, on_command
         self._born = monotonic()
         self._due = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._loop = Loop("heartbeat", self._run)
+        connectivity.add_listener(self._link_changed)
 
     def collect(self) -> AgentMetrics:
         offline = self._connectivity.offline_duration or timedelta(0)
@@ -86,16 +88,10 @@ class HeartbeatService:
             await self._on_command(command)
 
     async def start(self) -> None:
-        if self._task is None:
-            self._task = asyncio.create_task(self._run(), name="heartbeat")
-            self._connectivity.add_listener(self._link_changed)
+        self._loop.start()
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        await self._loop.stop()
 
     async def _run(self) -> None:
         while True:

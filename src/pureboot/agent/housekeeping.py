@@ -1,12 +1,12 @@
 """Once a minute: what is kept in memory goes to disk, what is old goes away."""
 
 import asyncio
-import contextlib
 import logging
 from datetime import UTC, datetime, timedelta
 
 from pureboot.agent.connectivity import ConnectivityMonitor
 from pureboot.agent.database import set_meta
+from pureboot.agent.loop import Loop
 from pureboot.agent.observations import Observations
 from pureboot.agent.queue import SyncQueue
 from pureboot.agent.site import SiteState
@@ -32,23 +32,19 @@ class Housekeeping:
         self._site, self._queue, self._observations, self._connectivity = site, queue, observations, connectivity
         self._retention = timedelta(days=sent_retention_days)
         self._interval = interval
-        self._task: asyncio.Task[None] | None = None
+        self._loop = Loop("housekeeping", self._run)
 
     async def tidy(self) -> None:
         await self._observations.flush()
         await self._queue.database.store.write(self._keep)
 
     async def start(self) -> None:
-        if self._task is None:
-            self._task = asyncio.create_task(self._run(), name="housekeeping")
+        self._loop.start()
 
     async def stop(self) -> None:
         """What was observed until now is still kept."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        if self._loop.is_running:
+            await self._loop.stop()
             await self._try()
 
     async def _run(self) -> None:

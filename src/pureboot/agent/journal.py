@@ -92,12 +92,13 @@ class Journal:
 
         return await self._write(work)
 
-    async def begin(self, node_id: str, edges: tuple[Edge, ...]) -> Accepted:
+    async def begin(self, node_id: str, edges: tuple[Edge, ...], *, token: bool = True) -> Accepted:
         """The edges a boot decision needs, before its script is served. Raises Moved if the node is elsewhere by now.
+        `token`: the script can carry one to the installer.
 
         At a readonly site they move nothing until central has confirmed them; asked again, the same items are meant.
         """
-        return await self._write(lambda tx: self._begin(tx, node_id, edges))
+        return await self._write(lambda tx: self._begin(tx, node_id, edges, token))
 
     async def issue_token(self, node: CachedNode) -> CachedNode:
         """A boot token for the attempt the node is in, where it has none. Raises Moved."""
@@ -229,7 +230,7 @@ class Journal:
             return node
         return self._save(tx, replace(node, begun=True))
 
-    def _begin(self, tx: Transaction, node_id: str, edges: tuple[Edge, ...]) -> Accepted:
+    def _begin(self, tx: Transaction, node_id: str, edges: tuple[Edge, ...], token: bool) -> Accepted:
         node = self._node(tx, node_id)
         if node.stage != edges[0].origin or node.conflict_id is not None:
             raise Moved(f"The node is {node.stage} by now.")
@@ -240,7 +241,7 @@ class Journal:
             change = StateUpdate(node.node_id, edge, "boot request")
             queue_id = self._queue_change(tx, change, node)
             node = self._moved(tx, node, edge)
-        if node.state is NodeState.INSTALLING and node.stage == edges[-1].target:
+        if token and node.state is NodeState.INSTALLING and node.stage == edges[-1].target:
             node = self._save(tx, replace(node, boot_token=_token()))
         return Accepted(node, queue_id, EdgeOutcome.APPLIED)
 

@@ -41,6 +41,7 @@ OnRetry = Callable[[Transaction, PushResult], None]
 class Mirror:
     def __init__(self, cache: NodeStateCache, queue: SyncQueue, site: SiteState, conflicts: ConflictTable) -> None:
         self._cache, self._queue, self._site, self._conflicts = cache, queue, site, conflicts
+        queue.on_discard(self._refold)
 
     async def settle(self, items: list[PushItem], answer: PushAnswer, on_retry: OnRetry) -> None:
         """`on_retry` says what becomes of an item that central could not settle; called in the transaction."""

@@ -21,7 +21,7 @@ from pureboot.core.boot import Decision, DefaultAction, Halt, Install, KnownNode
 from pureboot.core.errors import Busy
 from pureboot.core.lifecycle import Autonomy, NodeState
 from pureboot.core.mac import MacAddress
-from pureboot.core.node import Workflow, clean_facts
+from pureboot.core.node import InstallMethod, Workflow, clean_facts
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +35,8 @@ FACTS = {
 }
 # Between two looks another request of the same machine may have moved the node; more than a few times is no accident.
 LOOKS = 4
+# Seconds after which a boot image from elsewhere counts as fetched.
+FETCHED_ELSEWHERE = 60.0
 
 
 class OfflineBootGenerator:
@@ -143,14 +145,14 @@ class OfflineBootGenerator:
         if node is None or not isinstance(decision, (LocalDisk, Install)):
             return decision, node
         if decision.edges:
-            accepted = await self._journal.begin(node.node_id, decision.edges)
+            accepted = await self._journal.begin(node.node_id, decision.edges, token=_carries_token(decision))
             node = accepted.node
             if node.stage != decision.edges[-1].target:
                 await self._proxy.confirmed(accepted, self._confirm_budget)
                 node = self.state_cache.by_id(node.node_id) or node
                 if node.stage != decision.edges[-1].target:
                     return LocalDisk("This site is readonly, and central did not confirm the install in time."), node
-        if isinstance(decision, Install) and not node.boot_token:
+        if _carries_token(decision) and not node.boot_token:
             node = await self._journal.issue_token(node)
         return decision, node
 
@@ -162,7 +164,7 @@ class OfflineBootGenerator:
             stage=node.stage,
             workflow=workflow,
             missing=self.missing(workflow) if waits else (),
-            begun=node.begun,
+            begun=node.begun or _begun_elsewhere(workflow, node),
             disputed=node.conflict_id is not None,
             approved_at=None if age is None else -age,
         )
@@ -194,6 +196,18 @@ class OfflineBootGenerator:
             base_url=base_url,
             token=node.boot_token if node else "",
         )
+
+
+def _carries_token(decision: Decision) -> bool:
+    """An ISO or another script has no kernel command line of ours that could hand one to the installer."""
+    return isinstance(decision, Install) and decision.workflow.install_method is InstallMethod.KERNEL
+
+
+def _begun_elsewhere(workflow: Workflow | None, node: CachedNode) -> bool:
+    """Nobody tells the site when a machine has fetched what the site does not serve: it counts after a minute."""
+    if workflow is None or not workflow.boot_url or node.state is not NodeState.INSTALLING:
+        return False
+    return (datetime.now(UTC) - node.updated_at).total_seconds() > FETCHED_ELSEWHERE
 
 
 def facts_of(hardware_info: dict[str, str]) -> dict[str, str]:

@@ -21,6 +21,9 @@ from pureboot.core.lifecycle import NodeState
 from pureboot.core.mac import MacAddress
 from pureboot.wire.messages import PushAnswer, PushItem, PushRequest, PushResult, RegisterBody, explain
 
+# Items that may wait before a new one has no chance of an answer within a second.
+LONG_QUEUE = 500
+
 
 @dataclass(frozen=True, slots=True)
 class Written:
@@ -142,7 +145,7 @@ class CentralProxy:
     async def confirmed(self, accepted: Accepted, budget: float | None = None) -> Written:
         """Waits inside the budget for central's word on what was accepted; what it says is not needed to be safe."""
         offline = not self.connectivity.is_online
-        if accepted.queue_id is None or not self.connectivity.may_wait:
+        if accepted.queue_id is None or not self.connectivity.may_wait or self._waits_behind_others(accepted):
             return Written(accepted, offline)
         try:
             async with asyncio.timeout(self._budget if budget is None else budget):
@@ -151,6 +154,13 @@ class CentralProxy:
             self.connectivity.doubt()
             return Written(accepted, offline)
         return Written(accepted, offline, result)
+
+    def _waits_behind_others(self, accepted: Accepted) -> bool:
+        """Central's word cannot come inside the budget; to wait for it would look as if central were silent."""
+        queue, lane = self._writing.queue, accepted.node.node_id
+        if queue.pending_count > LONG_QUEUE:
+            return True
+        return queue.database.store.read_now(lambda c: queue.is_held(c, lane))
 
     async def push(self, items: list[PushItem]) -> PushAnswer:
         """Always safe to repeat. Raises CentralUnavailable and what else central answers."""

@@ -5,10 +5,12 @@ in order, and only as a prefix of what waits there, so that a repeated or late r
 """
 
 import asyncio
+import contextlib
 import json
 import sqlite3
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,7 @@ class SyncQueue:
         self.clock = clock or SystemClock()
         self.epoch = str(uuid.uuid7())
         self._listeners: list[Callable[[], None]] = []
+        self._discard_listeners: list[Callable[[Transaction, str], None]] = []
         self._waiting: dict[str, list[asyncio.Future[PushResult]]] = {}
         self._pending = 0
         self._failed = 0
@@ -71,6 +74,10 @@ class SyncQueue:
 
     def on_arrival(self, listener: Callable[[], None]) -> None:
         self._listeners.append(listener)
+
+    def on_discard(self, listener: Callable[[Transaction, str], None]) -> None:
+        """Called in the transaction that discards items, with each lane that lost one."""
+        self._discard_listeners.append(listener)
 
     # The user's contract
 
@@ -99,11 +106,14 @@ class SyncQueue:
         """Discards the failed items; what they were stays readable in sync_sent, as discarded."""
 
         def work(tx: Transaction) -> int:
+            lanes = tx.execute("SELECT DISTINCT lane FROM sync_queue WHERE status = 'failed'").fetchall()
             tx.execute(
                 _MOVE + "SELECT " + _MOVED + " 'discarded', ? FROM sync_queue WHERE status = 'failed'", [_text()]
             )
             gone = tx.execute("DELETE FROM sync_queue WHERE status = 'failed'").rowcount
             tx.after_commit(lambda: self._count(failed=-gone))
+            for lane, listener in product(lanes, self._discard_listeners):
+                listener(tx, lane["lane"])
             return gone
 
         return await self.database.store.write(work)
@@ -221,6 +231,11 @@ class SyncQueue:
             if not waiting:
                 self._waiting.pop(queue_id, None)
 
+    def is_held(self, connection: sqlite3.Connection, lane: str) -> bool:
+        """Whether something before it keeps the lane from moving."""
+        row = connection.execute(_HELD + " AND lane = ? LIMIT 1", [self.clock.stamp().boottime, lane]).fetchone()
+        return row is not None
+
     def next_due(self, connection: sqlite3.Connection) -> float | None:
         """Seconds until the first postponed item may go; None if none is postponed."""
         row = connection.execute(
@@ -270,8 +285,9 @@ class SyncQueue:
                 future.set_result(result)
 
     def _in_loop(self, call: Callable[[], None]) -> None:
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(call)
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+                self._loop.call_soon_threadsafe(call)
 
     async def _items(self, where: str, *parameters: object) -> list[QueueItem]:
         def work(connection: sqlite3.Connection) -> list[QueueItem]:
@@ -289,19 +305,25 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 _MOVED = "seq, id, lane, item_type, payload, epoch, report_key,"
 _MOVE = f"INSERT OR REPLACE INTO sync_sent ({_MOVED} outcome, settled_at) "
 # A lane is stopped by an item that never got through, and waits behind one that is postponed.
-_BATCH = """
-SELECT * FROM sync_queue
-WHERE status != 'failed' AND lane NOT IN (
-    SELECT lane FROM sync_queue
-    WHERE (status = 'failed' OR next_at > 0) AND refused = 0 AND (status = 'failed' OR next_at > ?)
-)
-ORDER BY seq LIMIT ?
+_HELD = """
+SELECT lane FROM sync_queue
+WHERE (status = 'failed' OR next_at > 0) AND refused = 0 AND (status = 'failed' OR next_at > ?)
 """
+_BATCH = f"SELECT * FROM sync_queue WHERE status != 'failed' AND lane NOT IN ({_HELD}) ORDER BY seq LIMIT ?"
 
 
 def _item(row: sqlite3.Row) -> QueueItem:
     fields = {name: row[name] for name in QueueItem.model_fields if name != "payload"}
-    return QueueItem(payload=json.loads(row["payload"]), **fields)
+    return QueueItem(payload=_payload(row["payload"]), **fields)
+
+
+def _payload(text: str) -> dict[str, Any]:
+    """What cannot be read any more goes to central as such, which rejects it: it is seen, and stops nothing."""
+    try:
+        payload = json.loads(text)
+    except ValueError:
+        payload = None
+    return payload if isinstance(payload, dict) else {"unreadable": text[:1000]}
 
 
 def _lane(item: QueueItem) -> str:

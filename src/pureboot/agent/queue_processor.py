@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pureboot.agent.cache.state_cache import NodeStateCache
 from pureboot.agent.conflicts import ConflictTable
 from pureboot.agent.connectivity import ConnectivityMonitor
+from pureboot.agent.loop import Loop
 from pureboot.agent.mirror import Mirror
 from pureboot.agent.proxy import CentralProxy
 from pureboot.agent.queue import SyncQueue
@@ -71,7 +72,7 @@ class QueueProcessor:
         self._rested.set()
         self._pause = 0.0
         self._cut_short = -math.inf
-        self._task: asyncio.Task[None] | None = None
+        self._loop = Loop("queue processor", self._run)
         self._one_at_a_time = asyncio.Lock()
         queue.on_arrival(self._wake.set)
         connectivity.add_listener(self._link_changed)
@@ -106,15 +107,10 @@ class QueueProcessor:
         return result
 
     async def start(self) -> None:
-        if self._task is None:
-            self._task = asyncio.create_task(self._run(), name="queue processor")
+        self._loop.start()
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        await self._loop.stop()
 
     async def _run(self) -> None:
         while True:

@@ -3,7 +3,7 @@
 import sqlite3
 from dataclasses import dataclass
 
-from pureboot.agent.clock import Clock, Stamp, trusted_age
+from pureboot.agent.clock import Clock, Stamp, carried_over
 from pureboot.agent.database import Database, set_meta
 from pureboot.core.lifecycle import Autonomy
 from pureboot.core.node import Workflow
@@ -33,7 +33,13 @@ class SiteState:
         self._last_kept: Stamp | None = None
 
     def load(self) -> None:
+        """Reads the file. After a reboot of the host the time of the last pass is carried over to the new boot's clock
+        once, here: later steps of the wall clock change nothing any more."""
         self.database.store.read_now(self._load)
+        carried = carried_over(self._last_pass, self._last_kept, self.clock.stamp())
+        if carried is not None and carried != self._last_pass:
+            self.database.store.submit(lambda tx: set_meta(tx, "last_pass", carried.dump())).result()
+            self._last_pass = carried
 
     @property
     def autonomy(self) -> Autonomy:
@@ -47,7 +53,10 @@ class SiteState:
 
     def knowledge_age(self) -> float | None:
         """Seconds since the last complete pass, or None where no clock can tell (DESIGN 4, age of an approval)."""
-        return trusted_age(self._last_pass, self._last_kept, self.clock.stamp())
+        now = self.clock.stamp()
+        if self._last_pass is None or self._last_pass.boot_id != now.boot_id:
+            return None
+        return max(0.0, now.boottime - self._last_pass.boottime)
 
     def workflow(self, workflow_id: str | None) -> Workflow | None:
         return self._workflows.get(workflow_id) if workflow_id else None
@@ -72,11 +81,8 @@ class SiteState:
         tx.after_commit(lambda: setattr(self, "_last_pass", stamp))
 
     def keep_clock(self, tx: Transaction) -> None:
-        """Once a minute. A clock that cannot be trusted leaves the last good stamp, or a restart would trust it."""
-        if self._last_pass is not None and self.knowledge_age() is None:
-            return
-        stamp = self.clock.stamp()
-        set_meta(tx, "clock", stamp.dump())
+        """Once a minute."""
+        set_meta(tx, "clock", self.clock.stamp().dump())
 
     def set_workflow(self, tx: Transaction, document: WorkflowDocument) -> None:
         values = [document.id, document.version, document.model_dump_json()]

@@ -17,6 +17,7 @@ from pureboot.agent.central_client import CentralClient
 from pureboot.agent.conflicts import ConflictDetector
 from pureboot.agent.connectivity import ConnectivityMonitor
 from pureboot.agent.content import ContentFetcher
+from pureboot.agent.loop import Loop
 from pureboot.agent.mirror import Mirror
 from pureboot.agent.queue import SyncQueue
 from pureboot.agent.site import SiteState
@@ -63,7 +64,7 @@ class CacheSyncService:
         self._backoff = Backoff(base=retry_delay)
         self._wake = asyncio.Event()
         self._content_due = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._loops = (Loop("feed", self._follow), Loop("content", self._keep_content))
         self._compare_due = True
         self.refused = ""
         connectivity.on_recovery(self._recovered)
@@ -122,19 +123,12 @@ class CacheSyncService:
         self._content_due.set()
 
     async def start(self) -> None:
-        if not self._tasks:
-            self._tasks = [
-                asyncio.create_task(self._follow(), name="feed"),
-                asyncio.create_task(self._keep_content(), name="content"),
-            ]
+        for loop in self._loops:
+            loop.start()
 
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        for task in self._tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-        self._tasks = []
+        for loop in self._loops:
+            await loop.stop()
 
     async def _follow(self) -> None:
         failures = 0

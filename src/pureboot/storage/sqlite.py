@@ -67,7 +67,7 @@ class _Job:
 
 
 def end_process(error: Exception) -> None:
-    log.critical("the disk failed under the database; the process ends, and a restart reads what is stored: %s", error)
+    log.critical("the process ends, so that a restart reads what is stored: %r", error)
     os._exit(74)  # EX_IOERR
 
 
@@ -97,16 +97,19 @@ class Store:
     def _prepare(self, migrations: Sequence[str]) -> sqlite3.Connection:
         try:
             connection = _connect(self.path)
-            if (found := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+            try:
+                if (found := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+                    raise DamagedFile(found)
+                connection.execute("PRAGMA journal_mode = WAL")
+                _migrate(connection, migrations)
+            except BaseException:
                 connection.close()
-                raise DamagedFile(found)
-            connection.execute("PRAGMA journal_mode = WAL")
-            _migrate(connection, migrations)
-            return connection
+                raise
         except sqlite3.DatabaseError as error:
             if _primary_code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
                 raise DamagedFile(str(error)) from error
             raise
+        return connection
 
     async def write(self, work: Callable[[Transaction], T]) -> T:
         """Runs `work` in the writer thread; returns once it is on disk. Raises what `work` raised (then nothing of
@@ -168,8 +171,12 @@ class Store:
         except sqlite3.Error as error:
             self._roll_back(group, error)
             return
-        for hook in transaction.hooks:
-            hook()
+        try:
+            for hook in transaction.hooks:
+                hook()
+        except Exception as error:  # what is shown is no longer what is stored; only a new start mends that
+            log.exception("a hook failed after its commit")
+            self._on_disk_failure(error)
         for job in group:
             job.finish()
 

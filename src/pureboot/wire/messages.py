@@ -65,8 +65,8 @@ class NodeDocument(Lenient):
         return Stage(self.state, self.attempt)
 
 
-class WorkflowFields(Strict):
-    """What an administrator says of a workflow. Files are content names, `category/path`."""
+class WorkflowBase(Strict):
+    """Files are content names, `category/path`."""
 
     name: str = Field(min_length=1, max_length=200)
     install_method: InstallMethod = InstallMethod.KERNEL
@@ -79,6 +79,10 @@ class WorkflowFields(Strict):
     templates: dict[str, str] = {}
     done_when: DoneWhen = DoneWhen.REPORT
 
+
+class WorkflowFields(WorkflowBase):
+    """What an administrator says of a workflow. What was stored before a rule came is still read."""
+
     @field_validator("cmdline", "boot_url")
     @classmethod
     def _inert(cls, text: str) -> str:
@@ -89,7 +93,7 @@ class WorkflowFields(Strict):
         return text
 
 
-class WorkflowDocument(WorkflowFields):
+class WorkflowDocument(WorkflowBase):
     model_config = ConfigDict(extra="ignore")
 
     id: str
