@@ -18,6 +18,7 @@ from pureboot.core.lifecycle import Edge, NodeState, Stage
 from pureboot.core.reconcile import Apply, Converged, Illegal, Resolution, Strategy, judge
 from pureboot.wire.messages import (
     ConflictDocument,
+    EpochAccount,
     NodeDocument,
     Outcome,
     PushAnswer,
@@ -25,6 +26,8 @@ from pureboot.wire.messages import (
     PushItem,
     PushRequest,
     PushResult,
+    SessionGrant,
+    SessionRequest,
     to_change,
 )
 
@@ -105,7 +108,8 @@ class FakeCentral(httpx2.AsyncBaseTransport):
     `health` and `push` say how each behaves: `refuses` (no connection), `hangs` (no answer, ever), `slow` (an answer
     once `release()` was called), `garbage` (a captive portal's page with 200), `broken` (500), `busy` (503 with
     Retry-After), `unauthorised` (401), `too_large` (413 for more than `largest` items). `put_off` and `refused` name
-    lanes whose items central cannot settle now, or ever.
+    lanes whose items central cannot settle now, or ever. `session` is how it answers who asks to write;
+    `fenced` names the epoch that may write while all others may not, and `spread` is what a session is told (ms).
     """
 
     def __init__(self, *, credential: str = "secret", strategy: Strategy = Strategy.CENTRAL_WINS) -> None:
@@ -113,6 +117,13 @@ class FakeCentral(httpx2.AsyncBaseTransport):
         self.strategy = strategy
         self.health: Behaviour = "well"
         self.push: Behaviour = "well"
+        self.session: Behaviour = "well"
+        self.sessions: list[SessionRequest] = []
+        self.accounts: list[list[EpochAccount]] = []
+        self.fenced = ""
+        self.fence = 0
+        self._holder = ""
+        self.spread = 0
         self.largest = 0
         self.generation = 1
         self.nodes: dict[str, NodeDocument] = {}
@@ -152,9 +163,10 @@ class FakeCentral(httpx2.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         is_health = request.url.path == "/health"
         self.checks += is_health
-        behaviour = self.health if is_health else self.push
+        is_session = request.url.path == "/api/v1/sync/session"
+        behaviour = self.health if is_health else self.session if is_session else self.push
         body = json.loads(request.content) if request.content else {}
-        if not is_health:
+        if not is_health and not is_session:
             self.batches.append([item["id"] for item in body.get("items", [])])
         try:
             return await self._behave(behaviour, is_health, request, body)
@@ -180,19 +192,40 @@ class FakeCentral(httpx2.AsyncBaseTransport):
                 return _error(503, "busy", {"Retry-After": "7"})
             case "unauthorised":
                 return _error(401, "unknown_token")
-            case "too_large" if not is_health and len(body["items"]) > self.largest:
+            case "too_large" if "items" in body and len(body["items"]) > self.largest:
                 return _error(413, "too_large")
         if is_health:
             return httpx2.Response(200, json={"status": "ok", "generation": self.generation})
         if request.headers.get("Authorization") != f"Bearer {self.credential}":
             return _error(401, "unknown_token")
+        if "previous_epoch" in body:
+            return self._open_session(SessionRequest.model_validate(body))
+        if body["fence"] not in (None, self.fence):
+            return _error(409, "fenced")
         if body["generation"] != self.generation:
             return _error(409, "generation_changed")
+        self.accounts.append(PushRequest.model_validate(body).epoch_accounts)
         answer = self._settle(PushRequest.model_validate(body))
         if self.lose_answers:
             self.lose_answers -= 1
             raise httpx2.ReadError("the connection broke before the answer came", request=request)
         return httpx2.Response(200, content=answer.model_dump_json(), headers={"Content-Type": "application/json"})
+
+    def restore(self, nodes: dict[str, NodeDocument]) -> None:
+        """From a backup that held `nodes` and no receipts; then `pureboot central post-restore`."""
+        self.generation += 1
+        self.nodes = {id: node.model_copy(update={"version": node.version + 1000}) for id, node in nodes.items()}
+        self._receipts, self._expected, self._aliases, self.conflicts = {}, {}, {}, {}
+
+    def _open_session(self, request: SessionRequest) -> httpx2.Response:
+        self.sessions.append(request)
+        if self.fenced and self.fenced not in (request.epoch, request.previous_epoch):
+            return _error(409, "fenced")
+        if request.epoch != self._holder:
+            self._holder = request.epoch
+            self.fence += 1
+        grant = SessionGrant(fence=self.fence, lease_seconds=90, spread_ms=self.spread)
+        return httpx2.Response(200, json=grant.model_dump())
 
     def _settle(self, request: PushRequest) -> PushAnswer:
         results = [self._settle_one(item) for item in request.items]
@@ -225,6 +258,8 @@ class FakeCentral(httpx2.AsyncBaseTransport):
         if isinstance(change, Registration):
             return self._register(item, change)
         node = self.nodes.get(self._aliases.get(item.lane, item.lane))
+        if node is None and item.item_type == "discard":
+            return PushResult(id=item.id, outcome=Outcome.APPLIED)
         if node is None:
             return PushResult(id=item.id, outcome=Outcome.REJECTED, reason="unknown_node: register it first.")
         return self._event(item, change) if isinstance(change, NodeEvent) else self._move(item, node, change)

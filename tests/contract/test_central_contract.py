@@ -13,7 +13,18 @@ from pureboot.agent.central_client import CentralClient, http_client
 from pureboot.core.errors import Clash, Unauthenticated
 from pureboot.core.lifecycle import NodeState
 from pureboot.core.reconcile import Strategy
-from pureboot.wire.messages import Base, NodeDocument, Outcome, PushAnswer, PushItem, PushRequest, PushResult
+from pureboot.wire.messages import (
+    Base,
+    EpochAccount,
+    NodeDocument,
+    Outcome,
+    PushAnswer,
+    PushItem,
+    PushRequest,
+    PushResult,
+    SessionGrant,
+    SessionRequest,
+)
 from tests.fakes import FakeCentral
 from tests.support.central import BASE_URL, RunningCentral, running_central
 from tests.support.parts import MAC, OTHER_MAC
@@ -106,8 +117,13 @@ class Agent:
     async def healthy(self) -> bool:
         return await self._client.healthy()
 
-    async def push(self, *items: PushItem, generation: int = 1) -> PushAnswer:
-        request = PushRequest(agent_id=self._central.agent_id, epoch="e1", generation=generation, items=list(items))
+    async def session(self, epoch: str, previous: str | None = None) -> SessionGrant:
+        request = SessionRequest(agent_id=self._central.agent_id, epoch=epoch, previous_epoch=previous)
+        return await self._client.open_session(request)
+
+    async def push(self, *items: PushItem, generation: int = 1, **fields: Any) -> PushAnswer:
+        values = {"agent_id": self._central.agent_id, "epoch": "e1", "generation": generation, "items": list(items)}
+        request = PushRequest(**values | fields)
         return await self._client.push(request)
 
     def item(self, item_type: str, lane: str, body: dict[str, Any], **fields: Any) -> PushItem:
@@ -177,6 +193,32 @@ async def test_another_generation_is_a_clash(agent: Agent, central: Central) -> 
     with pytest.raises(Clash):
         await agent.push(agent.step(node_id, S.INSTALLED, S.ACTIVE, rev=1), generation=7)
     assert (await central.node(node_id)).state is S.INSTALLED
+
+
+async def test_a_session_is_one_fence_until_the_next(agent: Agent, central: Central) -> None:
+    first = await agent.session("e1")
+    assert (await agent.session("e1")).fence == first.fence
+    assert outcomes(await agent.push(agent.registration("n1"), fence=first.fence)) == [Outcome.APPLIED]
+    second = await agent.session("e2", previous="e1")
+    assert second.fence > first.fence
+    node_id = await central.add(OTHER_MAC, S.INSTALLED)
+    with pytest.raises(Clash) as refused:
+        await agent.push(agent.step(node_id, S.INSTALLED, S.ACTIVE, rev=1), fence=first.fence)
+    assert refused.value.code == "fenced"
+    assert (await central.node(node_id)).state is S.INSTALLED
+
+
+async def test_a_push_may_say_what_became_of_earlier_items(agent: Agent) -> None:
+    account = EpochAccount(epoch="e0", made=3, settled=1, discarded=1, queued=1)
+    answer = await agent.push(agent.registration("n1"), epoch_accounts=[account])
+    assert outcomes(answer) == [Outcome.APPLIED]
+
+
+@pytest.mark.parametrize("lane", ["n1", "a node nobody knows"])
+async def test_what_a_person_gave_up_is_noted(agent: Agent, lane: str) -> None:
+    await agent.push(agent.registration("n1"))
+    body = {"item_id": "i9", "item_type": "event", "lane": lane, "reason": "swapped", "person": "ada"}
+    assert outcomes(await agent.push(agent.item("discard", lane, body))) == [Outcome.APPLIED]
 
 
 async def test_a_new_machine_keeps_the_id_its_site_gave_it(agent: Agent, central: Central) -> None:

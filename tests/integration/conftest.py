@@ -1,10 +1,47 @@
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.agent import RunningAgent, init, running_agent
 from tests.support.central import RunningCentral, SetClock, running_central
+from tests.support.postgres import Postgres, running_postgres
+
+# Where it matters which database it is. The others ask about what lies before it, and run on SQLite.
+ON_BOTH = {
+    "test_central_conflicts",
+    "test_central_feed",
+    "test_central_generation",
+    "test_central_nodes",
+    "test_central_push",
+    "test_central_push_failure",
+    "test_central_sessions",
+    "test_central_sites",
+    "test_central_text",
+}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "database" in metafunc.fixturenames:
+        both = metafunc.module.__name__.rpartition(".")[2] in ON_BOTH
+        metafunc.parametrize("database", ["sqlite", "postgresql"] if both else ["sqlite"], indirect=True)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def database(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The address of an empty database; empty: the SQLite file that central makes by itself."""
+    if request.param == "sqlite":
+        yield ""
+        return
+    server: Postgres = request.getfixturevalue("postgres")
+    with server.database() as address:
+        yield address
 
 
 @pytest.fixture
@@ -13,8 +50,8 @@ def clock() -> SetClock:
 
 
 @pytest.fixture
-async def central(tmp_path: Path, clock: SetClock) -> AsyncIterator[RunningCentral]:
-    async with running_central(tmp_path / "central", clock) as running:
+async def central(tmp_path: Path, clock: SetClock, database: str) -> AsyncIterator[RunningCentral]:
+    async with running_central(tmp_path / "central", clock, database_url=database) as running:
         yield running
 
 

@@ -14,6 +14,7 @@ OPEN = {("GET", "/health"), ("POST", "/api/v1/agents/register")}
 FOR_AGENTS = {
     ("POST", "/api/v1/agents/heartbeat"),
     ("POST", "/api/v1/sync/push"),
+    ("POST", "/api/v1/sync/session"),
     ("GET", "/api/v1/sync/changes"),
 }
 FOR_BOTH = {("GET", "/api/v1/content/{category}/{path}")}

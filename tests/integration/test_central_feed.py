@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 
+from pureboot.central import compaction
 from pureboot.wire.messages import FeedItem, WorkflowFields
-from tests.support.central import RunningCentral, SpeakingAgent
+from tests.support.central import RunningCentral, SetClock, SpeakingAgent
 
 MAC = "52:54:00:aa:bb:01"
 
@@ -160,7 +162,9 @@ async def test_who_waits_is_let_go_when_central_stops(central: RunningCentral, a
     assert (await asyncio.wait_for(waiting, 5)).items == []
 
 
-@pytest.mark.parametrize("since", ["x", "1", "1.", ".1", "1.2.3", "-1.0", "1.٣", "9" * 30 + ".0"])
+@pytest.mark.parametrize(
+    "since", ["x", "1", "1.", ".1", "1.2.3", "1.2.3.", "1.2.3.4.5", "-1.0", "1.٣", "9" * 30 + ".0"]
+)
 async def test_a_cursor_nobody_gave_out_is_400(agent: SpeakingAgent, since: str) -> None:
     answer = await agent.client.get("/api/v1/sync/changes", params={"since": since})
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "malformed_cursor")
@@ -169,3 +173,84 @@ async def test_a_cursor_nobody_gave_out_is_400(agent: SpeakingAgent, since: str)
 @pytest.mark.parametrize("query", [{"limit": 0}, {"limit": 1001}, {"wait": 61}, {"wait": -1}, {"wait": "nan"}])
 async def test_a_page_has_its_bounds(agent: SpeakingAgent, query: dict[str, str]) -> None:
     assert (await agent.client.get("/api/v1/sync/changes", params=query)).status_code == 422
+
+
+# What was deleted long ago
+
+
+KEEP = timedelta(days=30)
+
+
+async def compact(central: RunningCentral, clock: SetClock) -> None:
+    await central.db.write(lambda conn: compaction.compact(conn, KEEP, clock.now()))
+
+
+async def gone(agent: SpeakingAgent, since: str) -> None:
+    answer = await agent.client.get("/api/v1/sync/changes", params={"since": since})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (410, "cursor_too_old")
+
+
+async def test_a_deletion_is_told_for_a_while_and_then_the_feed_begins_after_it(
+    central: RunningCentral, agent: SpeakingAgent, clock: SetClock
+) -> None:
+    await agent.push(agent.registration("n1", MAC), agent.registration("n2", "52:54:00:aa:bb:02"))
+    old = (await agent.changes()).next
+    await central.ask("DELETE", "/nodes/n1", 204)
+    told_of_it = (await agent.changes()).next
+    for days in (0, 29):
+        clock.advance(days * 86400)
+        await compact(central, clock)
+        assert told((await agent.changes(old)).items) == [("node", "delete", "n1")]
+    clock.advance(2 * 86400)
+    await compact(central, clock)
+    await gone(agent, old)
+    assert (await agent.changes(told_of_it)).items == []
+    assert told((await agent.changes()).items) == [("site", "upsert", agent.site_id), ("node", "upsert", "n2")]
+
+
+async def test_a_deletion_for_everybody_is_forgotten_too(
+    central: RunningCentral, agent: SpeakingAgent, clock: SetClock
+) -> None:
+    workflow = await central.ask("POST", "/workflows", 201, json={"name": "w", "kernel": "images/k"})
+    old = (await agent.changes()).next
+    await central.ask("DELETE", f"/workflows/{workflow['id']}", 204)
+    await compact(central, clock)
+    clock.advance(31 * 86400)
+    await compact(central, clock)
+    await gone(agent, old)
+
+
+async def test_a_walk_from_the_start_is_never_cut_off_by_what_is_older_than_it(
+    central: RunningCentral, agent: SpeakingAgent, clock: SetClock
+) -> None:
+    await agent.push(*(agent.registration(f"n{i}", f"52:54:00:00:00:{i:02x}") for i in range(1, 6)))
+    await central.ask("DELETE", "/nodes/n5", 204)
+    await compact(central, clock)
+    since = (await agent.changes(limit=1)).next
+    clock.advance(31 * 86400)
+    await compact(central, clock)
+    seen, more = [], True
+    while more:
+        page = await agent.changes(since, limit=1)
+        seen += told(page.items)
+        since, more = page.next, page.more
+    assert [id for _, _, id in seen] == ["n1", "n2", "n3", "n4"]
+    assert since.count(".") == 1
+
+
+async def test_a_walk_meets_what_was_deleted_after_it_began_or_begins_again(
+    central: RunningCentral, agent: SpeakingAgent, clock: SetClock
+) -> None:
+    await agent.push(*(agent.registration(f"n{i}", f"52:54:00:00:00:{i:02x}") for i in range(1, 4)))
+    since = (await agent.changes(limit=2)).next
+    await central.ask("DELETE", "/nodes/n1", 204)
+    assert ("node", "delete", "n1") in told((await agent.changes(since)).items)
+    await compact(central, clock)
+    clock.advance(31 * 86400)
+    await compact(central, clock)
+    await gone(agent, since)
+
+
+async def test_a_cursor_beyond_the_end_is_of_a_central_that_was_lost(agent: SpeakingAgent) -> None:
+    await gone(agent, "1000000.0")
+    await gone(agent, "0.1000000")

@@ -283,11 +283,16 @@ async def test_a_late_report_of_an_earlier_attempt_closes_no_later_one(
     assert (await central.ask("GET", "/nodes/n1"))["attempt"] == 2
 
 
-async def test_a_base_of_another_generation_counts_as_none(central: RunningCentral, careful: SpeakingAgent) -> None:
+@pytest.mark.parametrize(("central_has", "outcome"), [("pending", "applied"), ("active", "conflict")])
+async def test_a_base_of_another_generation_counts_where_central_has_the_node_as_the_site_saw_it(
+    central: RunningCentral, careful: SpeakingAgent, central_has: str, outcome: str
+) -> None:
     rev = await approved(central, careful)
+    if central_has != "pending":
+        await moved(central, "n1", central_has, force=True, comment="meanwhile")
     old = careful.step("n1", "pending", "installing", 1)
     old["base"] = {"generation": 0, "state_rev": rev}
-    assert outcomes(await careful.push(old)) == ["conflict"]
+    assert outcomes(await careful.push(old)) == [outcome]
 
 
 # Events

@@ -1,9 +1,8 @@
 """A push that central stumbles over: nothing half applied, and the bad item alone waits."""
 
-import sqlite3
-from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from pureboot.wire.messages import PushAnswer
@@ -15,23 +14,17 @@ async def agent(central: RunningCentral) -> SpeakingAgent:
     return await central.speaking_agent((await central.new_site("attic"))["id"])
 
 
-def database(tmp_path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(tmp_path / "central" / "central.db")
-
-
-def poison(tmp_path: Path, item: dict[str, Any]) -> None:
+def poison(central: RunningCentral, item: dict[str, Any]) -> None:
     """An event of this id is there already, without its receipt: central's second guard throws."""
-    with database(tmp_path) as connection:
-        connection.execute(
-            "INSERT INTO node_event (id, node_id, event, message, metadata, attempt, occurred_at, recorded_at, site_id)"
-            " SELECT ?, id, '', '', '{}', 0, '2026-01-01 00:00:00', '2026-01-01 00:00:00', '' FROM node LIMIT 1",
-            [item["id"]],
-        )
+    central.sql(
+        "INSERT INTO node_event (id, node_id, event, message, metadata, attempt, occurred_at, recorded_at, site_id)"
+        " SELECT :id, id, '', '', '{}', 0, '2026-01-01 00:00:00', '2026-01-01 00:00:00', '' FROM node LIMIT 1",
+        id=item["id"],
+    )
 
 
-def count(tmp_path: Path, table: str) -> int:
-    with database(tmp_path) as connection:
-        return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+def count(central: RunningCentral, table: str) -> int:
+    return int(central.sql(f"SELECT count(*) FROM {table}")[0][0])
 
 
 def outcomes(answer: PushAnswer) -> list[str]:
@@ -43,14 +36,14 @@ async def two_nodes(agent: SpeakingAgent) -> None:
 
 
 async def test_the_bad_item_waits_with_what_follows_it_in_its_lane(
-    agent: SpeakingAgent, tmp_path: Path, central: RunningCentral
+    central: RunningCentral, agent: SpeakingAgent
 ) -> None:
     await two_nodes(agent)
     before = agent.event("n1", "before")
     bad = agent.event("n1", "bad")
     after = agent.event("n1", "after")
     other = agent.event("n2", "other")
-    poison(tmp_path, bad)
+    poison(central, bad)
     answer = await agent.push(before, other, bad, after)
     assert outcomes(answer) == ["applied", "applied", "retry_later", "retry_later"]
     reasons = [(result.reason or "").partition(":")[0] for result in answer.results]
@@ -58,57 +51,68 @@ async def test_the_bad_item_waits_with_what_follows_it_in_its_lane(
     assert [event["event"] for event in (await central.ask("GET", "/nodes/n2/events"))["items"]] == ["other"]
 
 
-async def test_a_push_that_fails_leaves_nothing_of_itself(agent: SpeakingAgent, tmp_path: Path) -> None:
+async def test_a_push_that_fails_leaves_nothing_of_itself(central: RunningCentral, agent: SpeakingAgent) -> None:
     await two_nodes(agent)
     bad = agent.event("n1", "bad")
-    poison(tmp_path, bad)
+    poison(central, bad)
     tables = ("sync_receipt", "node_history", "node_event", "sync_conflict", "feed")
-    before = {table: count(tmp_path, table) for table in tables}
+    before = {table: count(central, table) for table in tables}
     step = agent.step("n1", "discovered", "pending", base=1, autonomy="full", after=bad["id"])
     assert outcomes(await agent.push(bad, step)) == ["retry_later", "retry_later"]
-    assert {table: count(tmp_path, table) for table in tables} == before
+    assert {table: count(central, table) for table in tables} == before
 
 
-async def test_what_waits_takes_effect_once_the_trouble_is_gone(agent: SpeakingAgent, tmp_path: Path) -> None:
+async def test_what_waits_takes_effect_once_the_trouble_is_gone(central: RunningCentral, agent: SpeakingAgent) -> None:
     await two_nodes(agent)
     bad = agent.event("n1", "bad")
-    poison(tmp_path, bad)
+    poison(central, bad)
     await agent.push(bad)
-    with database(tmp_path) as connection:
-        connection.execute("DELETE FROM node_event")
+    central.sql("DELETE FROM node_event")
     assert outcomes(await agent.push(bad)) == ["applied"]
     assert outcomes(await agent.push(bad)) == ["duplicate"]
 
 
-async def test_every_settled_item_has_a_receipt_and_nothing_else_has(agent: SpeakingAgent, tmp_path: Path) -> None:
+async def test_every_settled_item_has_a_receipt_and_nothing_else_has(
+    central: RunningCentral, agent: SpeakingAgent
+) -> None:
     await two_nodes(agent)
     bad, unknown = agent.event("n1", "bad"), agent.event("nobody", "x")
-    poison(tmp_path, bad)
+    poison(central, bad)
     await agent.push(bad, unknown, agent.event("n2", "y"))
-    with database(tmp_path) as connection:
-        found = connection.execute("SELECT outcome, count(*) FROM sync_receipt GROUP BY outcome ORDER BY 1").fetchall()
-    assert found == [("applied", 3), ("rejected", 1)]
+    found = central.sql("SELECT outcome, count(*) FROM sync_receipt GROUP BY outcome ORDER BY 1")
+    assert [tuple(row) for row in found] == [("applied", 3), ("rejected", 1)]
 
 
-async def test_trouble_of_the_database_itself_counts_against_no_item(agent: SpeakingAgent, tmp_path: Path) -> None:
+def take_away(central: RunningCentral, database: str) -> None:
+    """PostgreSQL becomes a standby, as after a failover; SQLite loses a table."""
+    if not database:
+        central.sql("ALTER TABLE sync_receipt RENAME TO gone")
+        return
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(f"ALTER DATABASE {connection.info.dbname} SET default_transaction_read_only = on".encode())
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+
+
+async def test_trouble_of_the_database_itself_counts_against_no_item(
+    central: RunningCentral, agent: SpeakingAgent, database: str
+) -> None:
     await two_nodes(agent)
-    with database(tmp_path) as connection:
-        connection.execute("ALTER TABLE sync_receipt RENAME TO gone")
+    take_away(central, database)
     answer = await agent.post(agent.event("n1", "x"))
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "busy")
     assert int(answer.headers["retry-after"]) > 0
 
 
-async def test_a_receipt_tells_what_later_stages_need(
-    central: RunningCentral, agent: SpeakingAgent, tmp_path: Path
-) -> None:
+async def test_a_receipt_tells_what_later_stages_need(central: RunningCentral, agent: SpeakingAgent) -> None:
     await two_nodes(agent)
     rev = (await central.ask("PATCH", "/nodes/n1/state", json={"state": "pending"}))["state_rev"]
     item = agent.step("n1", "pending", "installing", 1, base=rev)
     await agent.push(item)
-    with database(tmp_path) as connection:
-        connection.row_factory = sqlite3.Row
-        row = dict(connection.execute("SELECT * FROM sync_receipt WHERE item_id = ?", [item["id"]]).fetchone())
+    [found] = central.sql("SELECT * FROM sync_receipt WHERE item_id = :id", id=item["id"])
+    row = found._asdict()
     expected = {"epoch": "e1", "seq": item["seq"], "lane": "n1", "autonomy": "limited", "base_state_rev": rev}
     assert row | expected == row
     assert (row["outcome"], row["expected_rev"], row["result_version"]) == ("applied", rev + 1, 3)

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, insert, select
 from pureboot.central import tables as t
 from pureboot.central.bell import Bell
 from pureboot.central.db import Database
+from pureboot.central.engines import sqlite_file
 from pureboot.central.main import build, run
 from pureboot.config.central import CentralSettings
 from pureboot.config.loading import load
@@ -57,7 +58,7 @@ def test_the_migrations_make_the_tables_the_code_speaks_of(tmp_path: Path) -> No
         context = MigrationContext.configure(conn, opts={"compare_type": True, "compare_server_default": True})
         return list(compare_metadata(context, t.metadata))
 
-    with Database(tmp_path / "central.db", Bell()) as db:
+    with Database(sqlite_file(tmp_path / "central.db"), Bell()) as db:
         assert db.write_now(differences) == []
 
 
@@ -171,7 +172,7 @@ def test_a_database_elsewhere(tmp_path: Path) -> None:
 
 @pytest.fixture
 def db(tmp_path: Path) -> Database:
-    return Database(tmp_path / "central.db", Bell())
+    return Database(sqlite_file(tmp_path / "central.db"), Bell())
 
 
 def admin(name: str) -> dict[str, object]:

@@ -1,6 +1,8 @@
 """A whole agent beside a real central (user's contract, task 8)."""
 
 import asyncio
+import contextlib
+import sqlite3
 import time
 from pathlib import Path
 from typing import Any
@@ -8,10 +10,13 @@ from typing import Any
 import pytest
 
 from pureboot.agent.main import SiteAgent
-from pureboot.core.errors import Forbidden, SettingsError
+from pureboot.core.errors import Forbidden, SettingsError, StorageFull
+from pureboot.storage.sqlite import Store
 from tests.support.agent import RunningAgent, init, running_agent, settings
 from tests.support.central import RunningCentral
 from tests.support.machines import MAC, Machine, approve, import_node, kernel_workflow
+
+LOCAL_DISK = "sanboot --no-describe --drive 0x80 || exit 1"
 
 
 async def test_agent_starts_offline_components(site: RunningAgent) -> None:
@@ -271,3 +276,133 @@ async def test_what_no_push_could_carry_is_refused_before_it_is_queued(
     assert (await site.machine.post("/api/v1/report", content=b"[" * 10_000)).status_code == 400
     assert (await site.machine.post("/api/v1/report", content=b"x" * 9 * 1024 * 1024)).status_code == 413
     assert site.agent.sync_queue.pending_count == 0
+
+
+async def test_a_report_id_written_into_an_installer_serves_every_install(
+    central: RunningCentral, site: RunningAgent
+) -> None:
+    await kernel_workflow(central)
+    node = await import_node(central, MAC, state="discovered")
+    await approve(central, MAC, "debian")
+    for _ in range(2):
+        await site.synced()
+        machine = Machine(site, MAC)
+        await machine.boot()
+        first = await machine.report("install_complete", report_id="done")
+        again = await machine.report("install_complete", report_id="done")
+        assert (first["state"], again["queue_id"]) == ("installed", first["queue_id"])
+        await machine.report("first_boot")
+        await central.ask("PATCH", f"/nodes/{node['id']}/state", json={"state": "reprovision"})
+    states = [step["to_state"] for step in await central.history(MAC)]
+    assert states.count("installed") == 2
+
+
+async def test_a_machines_word_is_no_way_around_the_age_of_its_approval(
+    central: RunningCentral, site: RunningAgent
+) -> None:
+    await central.ask("PATCH", "/sites/attic", json={"offline_install_max_age": 0.2})
+    await kernel_workflow(central)
+    node = await import_node(central, MAC, state="discovered")
+    await approve(central, MAC, "debian")
+    await site.synced()
+    await site.cut()
+    await asyncio.sleep(0.3)
+    answer = await site.machine.post("/api/v1/report", json={"mac": MAC, "event": "install_started"})
+    assert answer.json()["edge"] == "refused"
+    answer = await site.machine.patch(f"/api/v1/nodes/{node['id']}/state", json={"state": "installing"})
+    assert answer.status_code == 409
+    assert "the limit is" in await site.script(MAC)
+
+
+async def test_a_readonly_site_keeps_a_whole_story_though_nothing_moves_before_central_says_so(
+    central: RunningCentral, site: RunningAgent
+) -> None:
+    await central.ask("PATCH", "/sites/attic", json={"autonomy_level": "readonly"})
+    await kernel_workflow(central)
+    await import_node(central, MAC, state="discovered")
+    await approve(central, MAC, "debian")
+    await site.synced()
+    machine = Machine(site, MAC)
+    await machine.boot()
+    await site.cut()
+    assert (await machine.report("install_complete", 202))["edge"] == "applied"
+    assert (await machine.report("first_boot", 202))["edge"] == "applied"
+    await site.restore()
+    await site.synced()
+    assert (await central.node(MAC))["state"] == "active"
+
+
+async def test_nesting_that_no_push_could_carry_is_refused(central: RunningCentral, site: RunningAgent) -> None:
+    await import_node(central, MAC, state="active")
+    await site.synced()
+    deep: dict[str, Any] = {}
+    for _ in range(100):
+        deep = {"a": deep}
+    answer = await site.machine.post("/api/v1/report", json={"mac": MAC, "event": "e", "metadata": deep})
+    assert answer.status_code == 422
+
+
+async def test_a_long_hostname_is_cut(central: RunningCentral, site: RunningAgent) -> None:
+    answer = await site.machine.post("/api/v1/nodes/register", json={"mac": MAC, "hostname": "x" * 300})
+    assert answer.status_code == 200
+    assert (await central.node(MAC))["hostname"] == "x" * 255
+
+
+async def test_a_folder_serves_one_agent_of_one_site(
+    central: RunningCentral, site: RunningAgent, tmp_path: Path
+) -> None:
+    with pytest.raises(SettingsError, match="another agent runs"):
+        SiteAgent(settings(tmp_path / "agent"))
+    await site.agent.stop()
+    await central.new_site("cellar")
+    await init(central, "cellar", tmp_path / "agent")
+    with pytest.raises(SettingsError, match="holds what the agent of site"):
+        SiteAgent(settings(tmp_path / "agent"))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["UPDATE node SET state = 'instblled'", "UPDATE meta SET value = '{' WHERE key = 'site'"],
+)
+async def test_a_file_whose_content_makes_no_sense_is_set_aside_and_loses_nothing_that_waits(
+    central: RunningCentral, site: RunningAgent, tmp_path: Path, damage: str
+) -> None:
+    await import_node(central, MAC, state="installed")
+    await site.synced()
+    await site.cut()
+    await site.machine.post("/api/v1/report", json={"mac": MAC, "event": "first_boot"})
+    await site.agent.stop()
+    with contextlib.closing(sqlite3.connect(tmp_path / "agent" / "state" / "agent.db")) as file, file:
+        file.execute(damage)
+    site.wan.state = "up"
+    async with running_agent(tmp_path / "agent", site.wan) as again:
+        await again.synced()
+        assert (await central.node(MAC))["state"] == "active"
+        assert "State: active" in await again.script(MAC)
+
+
+async def test_a_full_disk_does_not_install_for_ever(central: RunningCentral, site: RunningAgent) -> None:
+    await kernel_workflow(central)
+    await import_node(central, MAC, state="discovered")
+    await approve(central, MAC, "debian")
+    await site.synced()
+    await site.script(MAC)
+    store = site.agent.database.store
+    await store.write(lambda tx: tx.execute("CREATE TABLE ballast (text TEXT)"))
+    pages = store.read_now(lambda c: c.execute("PRAGMA page_count").fetchone()[0])
+    await store.write(lambda tx: tx.execute(f"PRAGMA max_page_count = {pages}"))
+    for size in (100_000, 2000, 100, 1):
+        await fill(store, size)
+    installs = 0
+    for _ in range(8):
+        if "kernel " in await site.script(MAC):
+            installs += 1
+            await Machine(site, MAC).boot()
+    assert installs <= 3
+    assert LOCAL_DISK in await site.script(MAC)
+
+
+async def fill(store: Store, size: int) -> None:
+    with contextlib.suppress(StorageFull):
+        while True:
+            await store.write(lambda tx: tx.execute("INSERT INTO ballast VALUES (randomblob(?))", [size]))

@@ -186,3 +186,20 @@ async def test_the_agent_starts_and_boots_machines_with_central_dead(
         script = await again.script(MAC)
         assert "# Cached State: active" in script
         assert "Offline Since: 20" in script
+
+
+async def test_an_install_whose_content_nobody_has_boots_the_disk_and_says_so(
+    central: RunningCentral, site: RunningAgent
+) -> None:
+    body = {"name": "slip", "kernel": "images/none", "initrd": ["images/neither"]}
+    await central.ask("POST", "/workflows", 201, json=body)
+    await import_node(central, MAC, state="discovered")
+    await approve(central, MAC, "slip")
+    await site.synced()
+    script = await site.script(MAC)
+    assert "central has no content images/none and 1 more" in script
+    assert LOCAL_DISK in script
+    for name in ("none", "neither"):
+        await central.admin.put(f"/api/v1/content/images/{name}", content=b"here now")
+    await site.synced()
+    assert "kernel " in await site.script(MAC)

@@ -1,8 +1,7 @@
-"""A real central in this process: the app on a SQLite file, reached through ASGI instead of a socket."""
+"""A real central in this process, reached through ASGI instead of a socket."""
 
-import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -10,7 +9,9 @@ from typing import Any
 
 import httpx2
 from fastapi import FastAPI
+from sqlalchemy import Connection, Row, text
 
+from pureboot.central import tables as t
 from pureboot.central.clock import Clock, SystemClock, new_id
 from pureboot.central.db import Database
 from pureboot.central.main import TOKEN_FILE, build
@@ -59,10 +60,18 @@ class RunningCentral:
         for client in self._clients:
             await client.aclose()
 
+    def sql(self, statement: str, **values: Any) -> list[Row[Any]]:
+        """Past all the rules, in a transaction of its own."""
+
+        def work(conn: Connection) -> list[Row[Any]]:
+            result = conn.execute(text(statement), values)
+            return list(result) if result.returns_rows else []
+
+        return self.db.write_now(work)
+
     def everything_stored(self) -> list[str]:
-        """The database as SQL."""
-        with closing(sqlite3.connect(self.folder / "central.db")) as connection:
-            return list(connection.iterdump())
+        """The rows of all tables."""
+        return [str(row) for table in t.metadata.sorted_tables for row in self.sql(f'SELECT * FROM "{table.name}"')]
 
     async def ask(self, method: str, path: str, status: int = 200, **arguments: Any) -> Any:
         """The administrator's call, which must answer with `status`."""

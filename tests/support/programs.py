@@ -48,6 +48,10 @@ class Program:
                     await asyncio.sleep(0.02)
         return self
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     async def _answers(self, client: httpx2.AsyncClient) -> bool:
         assert self._process.returncode is None, f"it ended at its start:\n{self.tail()}"
         try:

@@ -12,6 +12,7 @@ import pytest
 from pureboot.agent.cache.content_cache import ContentCache
 from pureboot.agent.central_client import CentralClient, http_client
 from pureboot.agent.content import ContentFetcher
+from pureboot.agent.site import Position
 from pureboot.agent.sync import CacheSyncService
 from pureboot.core.changes import NodeEvent
 from pureboot.core.errors import PureBootError
@@ -20,7 +21,7 @@ from pureboot.core.mac import MacAddress
 from pureboot.wire.messages import FeedPage
 from tests.fakes import FakeCentral
 from tests.support.link import URL, Link, linked
-from tests.support.parts import MAC, Parts, node_item, opened, page
+from tests.support.parts import MAC, OTHER_MAC, Parts, node_item, opened, page
 
 
 class Feed(httpx2.AsyncBaseTransport):
@@ -155,3 +156,42 @@ async def test_an_error_of_central_is_one_of_ours(parts: Parts, tmp_path: Path) 
         with pytest.raises(PureBootError):
             await sync.sync_once()
     assert parts.site.last_pass is None
+
+
+class Restored(Feed):
+    """Its feed begins anew: it no longer knows the place of who asks."""
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        if request.url.params["since"] != "0" and not self.asked:
+            self.asked.append((request.url.params["since"], 0))
+            body = {"error": {"code": "cursor_too_old", "message": "Begin at 0.", "hint": ""}}
+            return httpx2.Response(410, json=body)
+        return await super().handle_async_request(request)
+
+
+async def test_a_place_the_feed_no_longer_knows_is_given_up_for_its_start(parts: Parts, tmp_path: Path) -> None:
+    """What was deleted meanwhile is told by nothing but its absence."""
+    await parts.mirror.store_page(page(node_item("n1", MAC), node_item("n2", OTHER_MAC), next="5.0"))
+    feed = Restored(page(node_item("n2", OTHER_MAC), next="7.0", more=True), page(next="8.0"))
+    async with linked(parts, FakeCentral()) as link, following(parts, link, tmp_path, feed) as sync:
+        await sync.sync_once()
+    assert [since for since, _ in feed.asked] == ["5.0", "0", "7.0"]
+    assert [node.node_id for node in parts.cache.nodes()] == ["n2"]
+
+
+async def test_a_page_of_another_generation_is_heard_after_this_site_has_spoken(parts: Parts, tmp_path: Path) -> None:
+    central = FakeCentral()
+    central.add("n1", MAC, NodeState.INSTALLED)
+    await parts.mirror.store_page(page(node_item("n1", MAC), next="5.0"))
+    event = await parts.journal.record("n1", NodeEvent("n1", "e"))
+    async with linked(parts, central) as link:
+        await link.connectivity.check_connectivity()
+        await link.processor.process_queue()
+        central.restore(central.nodes)
+        later = page(node_item("n1", MAC, version=1001), next="1.0", generation=2)
+        feed = Feed(later, later)
+        async with following(parts, link, tmp_path, feed) as sync:
+            await sync.sync_once()
+    assert central.effects == [event.queue_id, event.queue_id]
+    assert [since for since, _ in feed.asked] == ["5.0", "0"]
+    assert (parts.site.position, parts.queue.pending_count) == (Position(2, "1.0"), 0)

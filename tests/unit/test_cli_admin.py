@@ -10,7 +10,16 @@ from tests.fakes_cli import Canned, serving
 
 SITE = {"id": "s1", "name": "lab", "agent_status": "online", "autonomy_level": "limited"}
 MAC = "52:54:00:aa:bb:01"
-NODE = {"id": "n1", "mac_address": MAC, "state": "discovered", "hostname": "", "version": 3}
+NODE = {
+    "id": "n1",
+    "mac_address": MAC,
+    "state": "discovered",
+    "attempt": 0,
+    "hostname": "",
+    "version": 3,
+    "home_site_id": "s1",
+    "workflow_id": None,
+}
 WORKFLOW = {"id": "w1", "name": "linux", "kernel": "images/k", "initrd": ["images/i"]}
 CONFLICT = {"id": "c1", "node_mac": MAC, "conflict_type": "state_mismatch", "status": "pending"}
 
@@ -104,6 +113,30 @@ def test_approving_assigns_the_workflow_first(central):
         ("/api/v1/nodes/n1", {"workflow_id": "w1"}),
         ("/api/v1/nodes/n1/state", {"state": "pending", "comment": ""}),
     ]
+
+
+@pytest.mark.parametrize(
+    ("node", "said"),
+    [
+        ({"state": "active"}, "pureboot node state 52:54:00:aa:bb:01 reprovision"),
+        ({"state": "retired"}, "cannot become pending"),
+        ({"workflow_id": None}, "has no workflow"),
+    ],
+)
+def test_what_cannot_be_approved_is_left_as_it_is(central, node, said):
+    central.answers["GET", "/api/v1/nodes"] = [(200, page(NODE | node))]
+    workflow = [] if "workflow_id" in node else ["--workflow", "linux"]
+    assert said in pureboot("node", "approve", MAC, *workflow, code=1)
+    assert [asked.method for asked in central.asked if asked.method != "GET"] == []
+
+
+def test_a_row_is_one_line_where_nobody_looks_and_names_its_site(central):
+    long = NODE | {"workflow_id": "w1", "hostname": "a-host-name-that-takes-its-room" * 4, "id": "0" * 36}
+    central.answers["GET", "/api/v1/nodes"] = [(200, page(long))]
+    (row,) = pureboot("node", "list").splitlines()[1:]
+    assert row.split()[0] == MAC
+    assert row.split()[-1] == "0" * 36
+    assert {"lab", "linux"} <= set(row.split())
 
 
 def test_a_state_is_forced_with_a_reason(central):

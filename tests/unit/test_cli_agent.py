@@ -87,6 +87,32 @@ class TestTheOneOnThisHost:
         assert local(server, "queue").splitlines()[1].split()[:5] == ["q1", "event", "n1", "failed", "3"]
         assert json.loads(local(server, "queue", "--json")) == [ITEM]
 
+    def test_queue_page_by_page(self, server):
+        server.says("GET", "/api/v1/agent/queue", {"items": [ITEM], "next_cursor": "waiting.7"})
+        server.says("GET", "/api/v1/agent/queue", {"items": [ITEM], "next_cursor": None})
+        assert len(json.loads(local(server, "queue", "list", "--json"))) == 2
+        assert server.last.query["cursor"] == "waiting.7"
+
+    def test_requeue(self, server):
+        server.says("POST", "/api/v1/agent/queue/q1/requeue", {"id": "q1", "status": "pending"})
+        assert local(server, "queue", "requeue", "q1") == "Item q1 goes out again.\n"
+
+    def test_discard_names_who_and_why(self, server, monkeypatch):
+        monkeypatch.setenv("LOGNAME", "ada")
+        server.says("POST", "/api/v1/agent/queue/q1/discard", {"id": "q1", "status": "discarded"})
+        assert "given up" in local(server, "queue", "discard", "q1", "--reason", "swapped")
+        assert server.last.json == {"reason": "swapped", "person": "ada"}
+
+    def test_clear_failed(self, server):
+        server.says("DELETE", "/api/v1/agent/queue/failed", {"cleared": 3})
+        assert local(server, "queue", "clear-failed").startswith("3 failed items are given up")
+        assert json.loads(local(server, "queue", "clear-failed", "--json")) == {"cleared": 3}
+
+    @pytest.mark.parametrize("words", [("requeue",), ("discard",), ("list", "q1"), ("clear-failed", "q1"), ("burn",)])
+    def test_queue_words_that_make_no_sense(self, server, words):
+        pureboot("agent", "queue", *words, code=2)
+        assert server.asked == []
+
     @pytest.mark.parametrize(
         ("command", "sentence"),
         [("queue", "The queue is empty"), ("conflicts", "Site and central agree."), ("cache", "The cache is empty.")],

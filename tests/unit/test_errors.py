@@ -12,7 +12,9 @@ from pureboot.core.errors import (
     Busy,
     CentralUnavailable,
     Clash,
+    Fenced,
     Forbidden,
+    Gone,
     IllegalEdge,
     Invalid,
     Malformed,
@@ -33,8 +35,10 @@ STATUS = {
     Forbidden: 403,
     NotFound: 404,
     Clash: 409,
+    Fenced: 409,
     IllegalEdge: 409,
     StaleVersion: 409,
+    Gone: 410,
     TooLarge: 413,
     Invalid: 422,
     TooManyRequests: 429,
@@ -47,6 +51,7 @@ STATUS = {
 }
 # Several errors share a status; the code tells them apart, and an answer comes back as the one that stands for all.
 COMES_BACK_AS = {
+    Fenced: Clash,
     IllegalEdge: Clash,
     StaleVersion: Clash,
     CentralUnavailable: Busy,
@@ -89,10 +94,10 @@ def test_every_error_has_a_status():
 
 
 def test_an_error_that_a_module_derives_for_itself_has_its_bases_status():
-    class Fenced(Clash):
-        code = "fenced"
+    class Taken(Clash):
+        code = "taken"
 
-    assert status_of(Fenced("Somebody else is writing.")) == 409
+    assert status_of(Taken("Somebody else has it.")) == 409
 
 
 @names

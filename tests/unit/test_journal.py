@@ -230,9 +230,9 @@ async def test_an_event_whose_edge_is_refused_is_kept_all_the_same(parts: Parts)
 
 async def test_an_event_repeated_under_its_report_id_is_the_same_items(parts: Parts) -> None:
     token = await installing(parts)
-    given = {"report_id": "r1", "boot_token": token}
-    first = await parts.journal.record("n1", event("install_complete"), **given)
-    again = await parts.journal.record("n1", event("install_complete"), **given)
+    first, again = [
+        await parts.journal.record("n1", event("install_complete"), report_id="r1", boot_token=token) for _ in range(2)
+    ]
     assert again.edge is EdgeOutcome.ALREADY
     assert (again.queue_id, again.event_queue_id) == (first.queue_id, first.event_queue_id)
     assert await kinds(parts) == ["state_update", "event", "state_update"]
@@ -490,3 +490,19 @@ async def test_everything_is_there_after_a_restart(parts: Parts, tmp_path: Path)
         assert (again.node(), [item.id for item in await again.waiting()]) == before
         assert again.cache.by_token(token) == again.node()
         assert again.cache.by_mac(MacAddress.parse(OTHER_MAC)) is not None
+
+
+async def test_a_machine_whose_registration_was_given_up_registers_anew(parts: Parts) -> None:
+    """Else central would never hear of it, unless its hardware changed."""
+    first = await parts.journal.register(HERE, facts={"vendor": "QEMU"})
+    assert (await parts.journal.register(HERE, facts={})).queue_id == first.queue_id
+    await parts.queue.discard(str(first.queue_id), "", "ada")
+    again = await parts.journal.register(HERE, facts={})
+    assert again.queue_id not in (None, first.queue_id)
+    (*_, item) = await parts.waiting()
+    assert (item.item_type, item.lane, item.payload["facts"]) == (
+        "registration",
+        first.node.node_id,
+        {"vendor": "QEMU"},
+    )
+    assert (await parts.journal.register(HERE, facts={})).queue_id == again.queue_id

@@ -25,4 +25,6 @@ async def test_a_loop_that_stumbles_begins_anew(caplog) -> None:
 
 
 async def test_stopping_what_never_ran_is_nothing() -> None:
-    await Loop("idle", asyncio.Event().wait).stop()
+    async def idle() -> None: ...
+
+    await Loop("idle", idle).stop()

@@ -16,6 +16,7 @@ from pureboot.core.lifecycle import Autonomy, By, Edge, NodeState, Stage
 from pureboot.core.mac import MacAddress
 from pureboot.storage.sqlite import Transaction
 from pureboot.wire.messages import (
+    Base,
     ConflictDocument,
     FeedItem,
     NodeDocument,
@@ -422,6 +423,107 @@ async def test_centrals_conflict_replaces_what_the_site_suspected(parts: Parts) 
 
 async def suspected(parts: Parts, id: str) -> Any:
     return Conflict.model_validate(conflict_document(id, "n1"), from_attributes=True)
+
+
+# A pass over everything
+
+
+def start_over(parts: Parts) -> Any:
+    return parts.mirror.begin_pass()
+
+
+async def test_what_a_whole_pass_did_not_meet_is_gone(parts: Parts) -> None:
+    await parts.knows("n1", MAC)
+    await parts.knows("n2", OTHER_MAC)
+    await start_over(parts)
+    await parts.mirror.store_page(page(node_item("n2", OTHER_MAC), next="3.0", more=True))
+    assert parts.cache.by_id("n1") is not None
+    await parts.mirror.store_page(page(next="4.0"))
+    assert [node.node_id for node in parts.cache.nodes()] == ["n2"]
+    assert parts.cache.last_state(HERE) is not None
+
+
+async def test_a_node_with_something_to_say_survives_the_pass(parts: Parts) -> None:
+    await parts.knows("n1", MAC)
+    await parts.journal.record("n1", NodeEvent("n1", "e"))
+    local = (await parts.journal.register(MacAddress.parse(OTHER_MAC), facts={})).node.node_id
+    await start_over(parts)
+    await parts.mirror.store_page(page(next="4.0"))
+    assert {node.node_id for node in parts.cache.nodes()} == {"n1", local}
+
+
+async def test_a_restart_in_the_middle_of_a_pass_forgets_nothing_it_met(parts: Parts, tmp_path: Path) -> None:
+    await parts.knows("n1", MAC)
+    await parts.knows("n2", OTHER_MAC)
+    await start_over(parts)
+    await parts.mirror.store_page(page(node_item("n1", MAC), next="3.0", more=True))
+    parts.database.close()
+    with opened(tmp_path / "agent.db") as again:
+        await again.mirror.store_page(page(next="4.0"))
+        assert [node.node_id for node in again.cache.nodes()] == ["n1"]
+
+
+async def test_an_ordinary_page_sweeps_nothing(parts: Parts) -> None:
+    await parts.knows("n1", MAC)
+    await parts.knows("n2", OTHER_MAC)
+    assert parts.cache.count() == 2
+
+
+async def test_a_conflict_central_no_longer_knows_lets_its_node_go(parts: Parts) -> None:
+    await pending_conflict(parts)
+    await start_over(parts)
+    await parts.mirror.store_page(page(node_item("n1", MAC, state=S.REPROVISION, version=2, state_rev=2)))
+    assert (parts.node().conflict_id, parts.node().state) == (None, S.REPROVISION)
+    assert parts.conflicts.pending_count == 0
+
+
+# Another generation
+
+
+async def test_versions_of_another_generation_are_not_compared(parts: Parts) -> None:
+    await parts.knows(state=S.ACTIVE, version=9, state_rev=5)
+    await parts.mirror.begin_generation(2)
+    restored = node_item("n1", MAC, state=S.INSTALLED, version=3, state_rev=2)
+    assert await parts.mirror.store_page(page(restored, generation=2))
+    assert (parts.node().base_version, parts.node().base_generation, parts.node().state) == (3, 2, S.INSTALLED)
+
+
+async def test_a_page_of_another_generation_is_not_stored(parts: Parts) -> None:
+    await parts.knows("n1", MAC)
+    assert not await parts.mirror.store_page(page(node_item("n2", OTHER_MAC), next="9.0", generation=2))
+    assert (parts.cache.by_id("n2"), parts.site.position) == (None, Position(2, "0"))
+
+
+async def test_what_was_sent_waits_again_in_its_place_and_what_was_given_up_does_not(parts: Parts) -> None:
+    await parts.knows(state=S.INSTALLED)
+    given_up = (await parts.journal.record("n1", NodeEvent("n1", "never"))).queue_id
+    moved = await moves(parts, S.ACTIVE)
+    refused = (await parts.journal.record("n1", NodeEvent("n1", "refused"))).queue_id
+    await parts.queue.discard(str(given_up), "", "ada")
+    after = node_document("n1", MAC, state=S.ACTIVE, version=2, state_rev=2)
+    results = [said(Outcome.APPLIED, moved), said(Outcome.REJECTED, str(refused), reason="no")]
+    await settle(parts, answer(*results, nodes=[after]))
+    waiting = [item.id for item in await parts.waiting()]
+    assert await parts.mirror.begin_generation(2)
+    assert not await parts.mirror.begin_generation(2)
+    assert [item.id for item in offered(parts)] == [moved, refused, *waiting]
+    assert (parts.queue.pending_count, parts.queue.failed_count) == (2 + len(waiting), 0)
+    assert sent(parts) == [(given_up, "discarded")]
+    (replayed, *_) = offered(parts)
+    assert (replayed.base, replayed.age_ms) == (Base(generation=1, state_rev=1), 0)
+
+
+async def test_a_generation_and_what_it_brings_back_are_one_step(parts: Parts, tmp_path: Path) -> None:
+    await parts.knows(state=S.INSTALLED)
+    item = await moves(parts, S.ACTIVE)
+    await settle(parts, answer(said(Outcome.APPLIED, item)))
+    trigger = "CREATE TRIGGER refuse BEFORE DELETE ON sync_sent BEGIN SELECT RAISE (ABORT, 'refused'); END"
+    await parts.database.store.write(lambda tx: tx.execute(trigger))
+    with pytest.raises(Exception, match="refused"):
+        await parts.mirror.begin_generation(2)
+    parts.database.close()
+    with opened(tmp_path / "agent.db") as again:
+        assert (again.site.position.generation, await again.waiting()) == (1, [])
 
 
 # The fold

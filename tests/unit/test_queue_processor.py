@@ -5,16 +5,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
+from pureboot.agent import accounts
 from pureboot.agent.queue import QueueItem
 from pureboot.core.changes import NodeEvent
-from pureboot.core.lifecycle import NodeState
+from pureboot.core.lifecycle import By, Edge, NodeState, Stage
 from pureboot.core.mac import MacAddress
 from pureboot.core.reconcile import Strategy
+from pureboot.wire.messages import EpochAccount
 from tests.fakes import Behaviour, FakeCentral
 from tests.support.link import linked
-from tests.support.parts import EPOCH, MAC, OTHER_MAC, Parts, opened, page
+from tests.support.parts import EPOCH, MAC, OTHER_MAC, Parts, opened
 
 S = NodeState
 HERE = MacAddress.parse(MAC)
@@ -242,7 +245,7 @@ async def test_an_answer_that_leaves_items_out_is_not_centrals(parts: Parts, cen
     class Forgetful(FakeCentral):
         async def handle_async_request(self, request: Any) -> Any:
             response = await super().handle_async_request(request)
-            if request.url.path == "/health":
+            if not request.url.path.endswith("/push"):
                 return response
             body = response.json()
             return type(response)(200, json=body | {"results": body["results"][:1]})
@@ -256,18 +259,293 @@ async def test_an_answer_that_leaves_items_out_is_not_centrals(parts: Parts, cen
     assert (result.remaining, len(forgetful.batches), len(result.errors)) == (2, 1, 1)
 
 
-async def test_another_generation_stops_the_drain_until_the_feed_has_said_so(
-    parts: Parts, central: FakeCentral
-) -> None:
-    await both_know(parts, central)
-    ids = await says(parts, 1)
-    central.generation = 2
+# Central restored from a backup
+
+
+async def install(parts: Parts, central: FakeCentral) -> list[str]:
+    """An install from its approval to its end, in three items."""
+    await both_know(parts, central, state=S.PENDING)
+    begun = await parts.journal.begin("n1", (Edge(Stage(S.PENDING), Stage(S.INSTALLING, 1), By.SYSTEM),))
+    token = begun.node.boot_token
+    done = await parts.journal.move("n1", S.INSTALLED, report_id=None, boot_token=token)
+    active = await parts.journal.move("n1", S.ACTIVE, report_id=None, boot_token=None)
+    return [str(accepted.queue_id) for accepted in (begun, done, active)]
+
+
+async def test_a_central_restored_from_a_backup_hears_again_what_it_forgot(parts: Parts, central: FakeCentral) -> None:
+    ids = await install(parts, central)
+    backup = dict(central.nodes)
     async with linked(parts, central) as link:
         await link.connectivity.check_connectivity()
-        assert (await link.processor.process_queue()).remaining == 1
-        await parts.mirror.store_page(page(generation=2))
+        await link.processor.process_queue()
+        assert central.effects == ids
+        await says(parts, 1)
+        central.restore(backup)
+        result = await link.processor.process_queue()
+    assert (result.processed, result.remaining, result.failed, result.errors) == (4, 0, 0, [])
+    assert central.effects[3:6] == ids
+    assert (central.nodes["n1"].state, parts.node().state, parts.node().base) == (
+        S.ACTIVE,
+        S.ACTIVE,
+        Stage(S.ACTIVE, 1),
+    )
+    assert (parts.site.position.generation, parts.site.position.cursor) == (2, "0")
+    assert parts.node().base_version == central.nodes["n1"].version
+
+
+async def test_what_waits_goes_behind_what_was_forgotten(parts: Parts, central: FakeCentral) -> None:
+    ids = await install(parts, central)
+    backup = dict(central.nodes)
+    async with linked(parts, central, batch_size=1, batch_max=1) as link:
+        await link.connectivity.check_connectivity()
+        await link.processor.process_queue()
+        waiting = await says(parts, 2)
+        central.restore(backup)
+        await link.processor.process_queue()
+    assert central.effects == [*ids, *ids, *waiting]
+
+
+async def test_receipts_that_the_backup_held_make_no_second_effect(parts: Parts, central: FakeCentral) -> None:
+    ids = await install(parts, central)
+    async with linked(parts, central) as link:
+        await link.connectivity.check_connectivity()
+        await link.processor.process_queue()
+        central.generation = 2
+        late = await says(parts, 1)
+        await link.processor.process_queue()
+    assert central.effects == [*ids, *late]
+    assert parts.queue.pending_count == 0
+
+
+async def test_a_change_made_before_the_news_stands_on_its_old_base(parts: Parts, central: FakeCentral) -> None:
+    """The node's revision is of the former life, and says so: with the new generation's number it would be a lie."""
+    await both_know(parts, central)
+    await parts.mirror.begin_generation(2)
+    await parts.journal.move("n1", S.ACTIVE, report_id=None, boot_token=None)
+    (item,) = await parts.waiting()
+    assert (item.base_generation, item.base_state_rev) == (1, 1)
+
+
+async def test_a_generation_that_changes_with_each_push_is_left_in_peace(parts: Parts, central: FakeCentral) -> None:
+    class Restless(FakeCentral):
+        async def handle_async_request(self, request: Any) -> Any:
+            self.generation += request.url.path.endswith("/push")
+            return await super().handle_async_request(request)
+
+    restless = Restless()
+    await both_know(parts, restless)
+    await says(parts, 1)
+    async with linked(parts, restless) as link:
+        await link.connectivity.check_connectivity()
+        async with asyncio.timeout(5):
+            result = await link.processor.process_queue()
+    assert (result.remaining, len(restless.batches)) == (1, 2)
+
+
+async def test_an_item_whose_push_has_ended_can_be_given_up(parts: Parts, central: FakeCentral) -> None:
+    await both_know(parts, central)
+    (id,) = await says(parts, 1)
+    central.push = "broken"
+    async with linked(parts, central) as link:
+        await link.connectivity.check_connectivity()
+        await link.processor.process_queue()
+        await parts.queue.discard(id, "", "ada")
+
+
+# The right to write
+
+
+async def test_each_push_shows_the_fence_of_its_session(parts: Parts, central: FakeCentral) -> None:
+    central.fence = 6
+    await both_know(parts, central)
+    ids = await says(parts, 1)
+    async with linked(parts, central) as link:
+        await link.connectivity.check_connectivity()
+        await link.processor.process_queue()
+    assert (link.processor.session.fence, central.effects) == (7, ids)
+    (asked,) = central.sessions
+    assert (asked.epoch, asked.previous_epoch) == (parts.queue.epoch, None)
+
+
+async def test_nothing_is_asked_for_where_nothing_waits(parts: Parts, central: FakeCentral) -> None:
+    async with linked(parts, central) as link:
+        await link.connectivity.check_connectivity()
+        await link.processor.process_queue()
+    assert central.sessions == []
+
+
+async def test_a_restart_names_the_life_that_held_the_lease(parts: Parts, central: FakeCentral, tmp_path: Path) -> None:
+    """Else it would wait for its own lease to run out."""
+    await both_know(parts, central)
+    await says(parts, 1)
+    async with linked(parts, central) as link:
+        await link.connectivity.check_connectivity()
+        await link.processor.process_queue()
+    central.fenced = parts.queue.epoch
+    parts.database.close()
+    with opened(tmp_path / "agent.db", parts.clock) as again:
+        ids = await says(again, 1)
+        async with linked(again, central) as link:
+            await link.connectivity.check_connectivity()
+            await link.processor.process_queue()
+        assert again.queue.epoch != central.fenced
+    assert central.effects[-1:] == ids
+
+
+async def test_a_lease_is_asked_for_again_before_it_runs_out(parts: Parts, central: FakeCentral) -> None:
+    await both_know(parts, central)
+    async with linked(parts, central) as link:
+        await link.connectivity.check_connectivity()
+        for seconds, sessions in ((0, 1), (40, 1), (40, 1), (50, 2)):
+            parts.clock.advance(seconds)
+            await says(parts, 1)
+            await link.processor.process_queue()
+            assert len(central.sessions) == sessions
+
+
+async def test_a_copy_that_is_fenced_keeps_everything_and_says_so(parts: Parts, central: FakeCentral) -> None:
+    central.fenced = "the other copy"
+    await both_know(parts, central)
+    ids = await says(parts, 1)
+    async with linked(parts, central) as link:
+        await link.connectivity.check_connectivity()
+        for _ in range(3):
+            assert (await link.processor.process_queue()).remaining == 1
+        assert (len(central.sessions), central.batches) == (1, [])
+        assert "Another copy of this agent is writing" in link.processor.session.problem
+        central.fenced = ""
+        parts.clock.advance(91)
+        ids += await says(parts, 1)
         assert (await link.processor.process_queue()).remaining == 0
+        assert link.processor.session.problem == ""
     assert central.effects == ids
+
+
+async def test_a_copy_that_loses_its_lease_stops_at_once(parts: Parts, central: FakeCentral) -> None:
+    await both_know(parts, central)
+    ids = await says(parts, 1)
+    async with linked(parts, central) as link:
+        await link.connectivity.check_connectivity()
+        await link.processor.process_queue()
+        central.fence, central.fenced = 9, "the other copy"
+        await says(parts, 1)
+        assert (await link.processor.process_queue()).remaining == 1
+        assert link.processor.session.problem
+    assert central.effects == ids
+
+
+async def test_a_fence_that_only_grew_old_is_renewed(parts: Parts, central: FakeCentral) -> None:
+    """Central was restored: it forgot the session, and nobody else holds one."""
+    await both_know(parts, central)
+    ids = await says(parts, 1)
+    async with linked(parts, central) as link:
+        await link.connectivity.check_connectivity()
+        await link.processor.process_queue()
+        central.fence = 9
+        ids += await says(parts, 1)
+        assert (await link.processor.process_queue()).errors == []
+    assert central.effects == ids
+
+
+async def test_a_central_of_before_there_were_sessions_takes_pushes(parts: Parts) -> None:
+    class Older(FakeCentral):
+        async def handle_async_request(self, request: Any) -> Any:
+            if request.url.path.endswith("/session"):
+                return httpx2.Response(404, json={"error": {"code": "not_found", "message": "There is no such page."}})
+            return await super().handle_async_request(request)
+
+    older = Older()
+    await both_know(parts, older)
+    ids = await says(parts, 1)
+    async with linked(parts, older) as link:
+        await link.connectivity.check_connectivity()
+        await link.processor.process_queue()
+    assert older.effects == ids
+
+
+# What became of the items
+
+
+async def test_a_push_says_what_became_of_the_items_of_each_life(
+    parts: Parts, central: FakeCentral, tmp_path: Path
+) -> None:
+    await both_know(parts, central)
+    await says(parts, 3)
+    first = parts.queue.epoch
+    async with linked(parts, central) as link:
+        await link.connectivity.check_connectivity()
+        await link.processor.process_queue()
+        doomed, *_ = await says(parts, 3)
+        await parts.queue.discard(doomed, "no use", "ada")
+    parts.database.close()
+    with opened(tmp_path / "agent.db", parts.clock) as again:
+        second = again.queue.epoch
+        await says(again, 1)
+        async with linked(again, central) as link:
+            await link.connectivity.check_connectivity()
+            await link.processor.process_queue()
+    told = {account.epoch: account for account in central.accounts[-1]}
+    assert told[first] == EpochAccount(epoch=first, made=7, settled=3, discarded=1, queued=3)
+    assert told[second] == EpochAccount(epoch=second, made=1, settled=0, discarded=0, queued=1)
+
+
+async def test_an_item_that_vanished_leaves_a_gap(parts: Parts, central: FakeCentral) -> None:
+    await both_know(parts, central)
+    ids = await says(parts, 3)
+    await parts.database.store.write(lambda tx: tx.execute("DELETE FROM sync_queue WHERE id = ?", [ids[1]]))
+    async with linked(parts, central) as link:
+        await link.connectivity.check_connectivity()
+        await link.processor.process_queue()
+    (account,) = central.accounts[0]
+    assert accounts.gap(account) == 1
+
+
+async def test_accounts_go_once_a_minute(parts: Parts, central: FakeCentral) -> None:
+    await both_know(parts, central)
+    async with linked(parts, central) as link:
+        await link.connectivity.check_connectivity()
+        for seconds in (0, 10, 60):
+            parts.clock.advance(seconds)
+            await says(parts, 1)
+            await link.processor.process_queue()
+    assert [bool(told) for told in central.accounts] == [True, False, True]
+
+
+async def test_what_goes_out_again_counts_as_queued_again(parts: Parts, central: FakeCentral) -> None:
+    await both_know(parts, central)
+    await says(parts, 2)
+    async with linked(parts, central) as link:
+        await link.connectivity.check_connectivity()
+        await link.processor.process_queue()
+    await parts.mirror.begin_generation(2)
+    (account,) = parts.database.store.read_now(accounts.read)
+    assert (account.made, account.settled, account.queued, accounts.gap(account)) == (2, 0, 2, 0)
+
+
+# After an outage
+
+
+async def test_the_first_push_after_an_outage_waits_for_its_part_of_the_spread(
+    parts: Parts, central: FakeCentral
+) -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    central.spread = 10_000
+    await both_know(parts, central)
+    async with linked(parts, central, chance=lambda: 0.25, sleep=sleep) as link:
+        for outage in range(2):
+            await link.connectivity.check_connectivity()
+            for _ in range(2):
+                await says(parts, 1)
+                await link.processor.process_queue()
+            central.health = "refuses"
+            for _ in range(3):
+                await link.connectivity.check_connectivity()
+            central.health = "well"
+            assert [seconds for seconds in slept if seconds] == [2.5] * (outage + 1)
 
 
 # Patience

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from pureboot.agent.queue import UNKNOWN_MS, QueueItem, SyncQueue
+from pureboot.core.errors import Clash, Malformed, NotFound
 from pureboot.storage.sqlite import Transaction
-from pureboot.wire.messages import Outcome, PushItem, PushResult
+from pureboot.wire.messages import Base, Outcome, PushItem, PushResult
 from tests.fakes import SiteClock
 from tests.support.parts import EPOCH
 
@@ -414,3 +415,135 @@ async def test_an_item_that_cannot_be_read_any_more_is_offered_as_such_and_keeps
     await queue.database.store.write(lambda tx: tx.execute("UPDATE sync_queue SET payload = '{' WHERE id = 'n1'"))
     offered = await queue.database.store.read(lambda c: queue.batch(c, 10))
     assert [(o.id, o.body) for o in offered] == [("n1", {"unreadable": "{"}), ("n2", {"node_id": "n2"})]
+
+
+async def test_a_payload_that_rotted_on_the_disk_is_offered_as_such(queue: SyncQueue) -> None:
+    """It would still be JSON, and central would believe it."""
+    await queue.enqueue(item("i1", payload={"event": "install_failed"}))
+    rotten = "UPDATE sync_queue SET payload = replace(payload, 'failed', 'fooled')"
+    await queue.database.store.write(lambda tx: tx.execute(rotten))
+    (offer,) = offered(queue)
+    assert offer.body == {"unreadable": '{"event": "install_fooled"}'}
+
+
+# What a person may do about it
+
+
+async def test_a_failed_item_goes_out_again_from_its_place_in_line(queue: SyncQueue) -> None:
+    for id in ("a1", "a2"):
+        await queue.enqueue(item(id))
+    await queue.mark_failed("a1", "poison")
+    assert ids(queue) == []
+    await queue.requeue("a1")
+    assert ids(queue) == ["a1", "a2"]
+    (first, _) = await queue.peek()
+    assert (first.status, first.attempts, queue.pending_count, queue.failed_count) == ("pending", 0, 2, 0)
+    await queue.requeue("a1")
+    assert (queue.pending_count, queue.failed_count) == (2, 0)
+
+
+async def test_a_requeued_item_wakes_whoever_drains(queue: SyncQueue) -> None:
+    await queue.enqueue(item("a1"))
+    await queue.mark_failed("a1", "poison")
+    woken = asyncio.Event()
+    queue.on_arrival(woken.set)
+    await queue.requeue("a1")
+    await asyncio.wait_for(woken.wait(), 5)
+
+
+async def test_what_central_refused_does_not_go_out_again(queue: SyncQueue) -> None:
+    await queue.enqueue(item("a1"))
+    await settle(queue, "a1", Outcome.REJECTED, reason="no")
+    with pytest.raises(Clash, match="refused"):
+        await queue.requeue("a1")
+
+
+async def test_a_discard_is_itself_an_item_for_central(queue: SyncQueue) -> None:
+    await queue.enqueue(item("a1", lane="n7", item_type="state_update"))
+    await queue.mark_failed("a1", "poison")
+    await queue.discard("a1", "the disk was swapped", "ada")
+    (told,) = offered(queue)
+    assert (told.item_type, told.lane) == ("discard", "n7")
+    assert told.body == {
+        "item_id": "a1",
+        "item_type": "state_update",
+        "lane": "n7",
+        "reason": "the disk was swapped",
+        "person": "ada",
+    }
+    assert sent(queue) == [("a1", "discarded")]
+    assert (queue.pending_count, queue.failed_count) == (1, 0)
+    with pytest.raises(NotFound):
+        await queue.discard("a1", "", "ada")
+
+
+async def test_what_central_refused_is_only_put_away(queue: SyncQueue) -> None:
+    """Central knows of it, and why."""
+    await queue.enqueue(item("a1"))
+    await settle(queue, "a1", Outcome.REJECTED, reason="no")
+    await queue.discard("a1", "seen", "ada")
+    assert (offered(queue), sent(queue), queue.failed_count) == ([], [("a1", "rejected")], 0)
+
+
+async def test_all_that_failed_is_given_up_by_a_person(queue: SyncQueue) -> None:
+    for n in range(3):
+        await queue.enqueue(item(f"a{n}", lane=f"n{n}"))
+    await queue.mark_failed("a0", "x")
+    await queue.mark_failed("a1", "x")
+    assert await queue.clear_failed(reason="old", person="ada") == 2
+    assert [(o.item_type, o.body.get("item_id")) for o in offered(queue)] == [
+        ("event", None),
+        ("discard", "a0"),
+        ("discard", "a1"),
+    ]
+
+
+async def test_what_is_on_its_way_cannot_be_given_up(queue: SyncQueue) -> None:
+    await queue.enqueue(item("a1"))
+    await queue.database.store.write(lambda tx: queue.take(tx, 10))
+    with pytest.raises(Clash, match="on its way"):
+        await queue.discard("a1", "", "ada")
+    queue.came_back()
+    await queue.discard("a1", "", "ada")
+
+
+async def test_what_was_made_on_a_discarded_item_is_made_on_what_came_before(queue: SyncQueue) -> None:
+    base: dict[str, Any] = {"base_generation": 1, "base_state_rev": 5}
+    await queue.enqueue(item("a1", item_type="state_update", **base))
+    await queue.enqueue(item("a2", item_type="state_update", after="a1"))
+    await queue.enqueue(item("a3", item_type="state_update", after="a2"))
+    await queue.discard("a2", "", "ada")
+    assert [(o.id, o.after) for o in offered(queue)][:2] == [("a1", None), ("a3", "a1")]
+    await queue.discard("a1", "", "ada")
+    first = offered(queue)[0]
+    assert (first.id, first.after, first.base) == ("a3", None, Base(generation=1, state_rev=5))
+
+
+async def test_who_waits_for_a_discarded_item_hears_of_it(queue: SyncQueue) -> None:
+    await queue.enqueue(item("a1"))
+    waiting = asyncio.create_task(queue.settled("a1"))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    await queue.discard("a1", "", "ada")
+    async with asyncio.timeout(5):
+        assert (await waiting).outcome is Outcome.REJECTED
+
+
+async def test_the_listing_goes_page_by_page_the_failed_ones_first(queue: SyncQueue) -> None:
+    for n in range(7):
+        await queue.enqueue(item(f"i{n}", lane=f"n{n}"))
+    for id in ("i1", "i4", "i5"):
+        await queue.mark_failed(id, "x")
+    for limit in (1, 2, 3, 4, 7, 100):
+        found, cursor = await queue.page(limit)
+        seen = [i.id for i in found]
+        while cursor is not None:
+            found, cursor = await queue.page(limit, cursor)
+            seen += [i.id for i in found]
+        assert seen == ["i1", "i4", "i5", "i0", "i2", "i3", "i6"]
+
+
+@pytest.mark.parametrize("cursor", ["x", "failed", "failed.-1", "waiting.1e9", "other.1", "failed." + "9" * 40])
+async def test_a_cursor_of_no_listing_is_refused(queue: SyncQueue, cursor: str) -> None:
+    with pytest.raises(Malformed):
+        await queue.page(10, cursor)

@@ -15,7 +15,7 @@ from urllib.parse import quote
 import httpx2
 from pydantic import BaseModel, ValidationError
 
-from pureboot.core.errors import CentralUnavailable, SettingsError
+from pureboot.core.errors import CentralUnavailable, Malformed, SettingsError
 from pureboot.wire.errors import from_answer
 from pureboot.wire.messages import (
     AgentCredential,
@@ -25,10 +25,15 @@ from pureboot.wire.messages import (
     HeartbeatAnswer,
     PushAnswer,
     PushRequest,
+    SessionGrant,
+    SessionRequest,
 )
+from pureboot.wire.reading import read_json
 
 # A request may take this many times the wait for one byte: a batch over a slow WAN is long, but not without end.
 PATIENCE_FACTOR = 6
+# Bytes. A page of 500 nodes with all their facts has less than two million.
+LARGEST_ANSWER = 64 * 1024 * 1024
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
@@ -68,6 +73,14 @@ class CentralClient:
         answer = await self._send("GET", "/health", Health)
         return answer.status == "ok"
 
+    async def generation(self) -> int:
+        """Central's, as it is now."""
+        answer = await self._send("GET", "/health", Health)
+        return answer.generation
+
+    async def open_session(self, request: SessionRequest) -> SessionGrant:
+        return await self._send("POST", "/api/v1/sync/session", SessionGrant, body=request)
+
     async def register(self, registration: AgentRegistration) -> AgentCredential:
         return await self._send("POST", "/api/v1/agents/register", AgentCredential, body=registration)
 
@@ -89,8 +102,8 @@ class CentralClient:
         try:
             async with self._http.stream("GET", path, headers=headers, timeout=self._timeout) as response:
                 if response.status_code not in (200, 206) or (offset and response.status_code != 206):
-                    await response.aread()
-                    raise from_answer(response.status_code, _json(response), _retry_after(response))
+                    refusal = _json(await _bounded(response))
+                    raise from_answer(response.status_code, refusal, _retry_after(response))
                 yield response.aiter_bytes()
         except (httpx2.HTTPError, httpx2.StreamError, httpx2.InvalidURL) as error:
             raise _unavailable(error) from error
@@ -111,23 +124,36 @@ class CentralClient:
         try:
             # A byte now and then keeps each wait short and the whole without end.
             async with asyncio.timeout(PATIENCE_FACTOR * self._timeout + patience):
-                response = await self._http.request(
+                async with self._http.stream(
                     method, path, params=query, content=content, headers=headers, timeout=timeout
-                )
+                ) as response:
+                    answer = await _bounded(response)
         except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError) as error:
             raise _unavailable(error) from error
-        return _read(response, kind)
+        return _read(response, answer, kind)
 
 
 class Health(BaseModel):
     status: str
+    generation: int = 1
 
 
-def _read(response: httpx2.Response, kind: type[Answer]) -> Answer:
-    body = _json(response)
+async def _bounded(response: httpx2.Response) -> bytes:
+    """The body, of a size that central's answers have: an endless one would take all the memory there is."""
+    parts, size = [], 0
+    async for part in response.aiter_bytes():
+        parts.append(part)
+        size += len(part)
+        if size > LARGEST_ANSWER:
+            raise CentralUnavailable(f"It answers with more than {LARGEST_ANSWER} bytes, which central does not.")
+    return b"".join(parts)
+
+
+def _read(response: httpx2.Response, answer: bytes, kind: type[Answer]) -> Answer:
+    body = _json(answer)
     if response.status_code >= 300:
         error = from_answer(response.status_code, body, _retry_after(response))
-        if not (isinstance(body, dict) and "error" in body):  # somebody on the way answered, not central
+        if not _is_ours(body):  # somebody on the way answered, not central
             raise CentralUnavailable(error.message)
         raise error
     try:
@@ -138,17 +164,23 @@ def _read(response: httpx2.Response, kind: type[Answer]) -> Answer:
         ) from None
 
 
-def _json(response: httpx2.Response) -> object:
+def _is_ours(body: object) -> bool:
+    error = body.get("error") if isinstance(body, dict) else None
+    return isinstance(error, dict) and {"code", "message"} <= error.keys()
+
+
+def _json(answer: bytes) -> object:
     try:
-        parsed: object = response.json()
+        parsed: object = read_json(answer)
         return parsed
-    except ValueError:
+    except Malformed:
         return None
 
 
 def _retry_after(response: httpx2.Response) -> float | None:
+    """In seconds, at most an hour: whoever asks for more is asked again all the same."""
     text = response.headers.get("Retry-After", "")
-    return float(text) if text.isdigit() else None
+    return min(3600.0, float(text[:9])) if text.isascii() and text.isdigit() else None
 
 
 def _unavailable(error: Exception) -> CentralUnavailable:

@@ -31,7 +31,11 @@ class Stamp:
 
     @classmethod
     def load(cls, text: str | None) -> "Stamp | None":
-        return cls(**json.loads(text)) if text else None
+        """None also for what cannot be read: a moment nobody knows."""
+        try:
+            return cls(**json.loads(text)) if text else None
+        except (ValueError, TypeError):
+            return None
 
     @property
     def when(self) -> datetime:

@@ -138,7 +138,10 @@ class ConnectivityMonitor:
         if online == self._online:
             return
         self._online = online
-        log.warning("central is %s", "back" if online else "unreachable")
+        if online:
+            log.info("central answers")
+        else:
+            log.warning("central is unreachable")
         for listener in list(self._listeners):
             try:
                 await listener(online)

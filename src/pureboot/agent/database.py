@@ -8,54 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pureboot.agent.schema import MIGRATIONS
 from pureboot.storage.sqlite import DamagedFile, Store, Transaction
 
 log = logging.getLogger(__name__)
-
-# `seq` is AUTOINCREMENT: a plain rowid of a deleted last row would be given out again, and order would be a lie.
-_FIRST = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE node (
-    id TEXT PRIMARY KEY,
-    state TEXT NOT NULL, attempt INTEGER NOT NULL,
-    base_version INTEGER, base_state_rev INTEGER, base_state TEXT, base_attempt INTEGER,
-    workflow_id TEXT, hostname TEXT NOT NULL DEFAULT '', facts TEXT NOT NULL DEFAULT '{}',
-    document TEXT,
-    boot_token TEXT, begun INTEGER NOT NULL DEFAULT 0, conflict_id TEXT,
-    updated_at TEXT NOT NULL, cached_at TEXT NOT NULL
-);
-CREATE TABLE node_mac (mac TEXT PRIMARY KEY, node_id TEXT NOT NULL REFERENCES node (id) ON DELETE CASCADE);
-CREATE INDEX node_mac_node ON node_mac (node_id);
-CREATE TABLE node_alias (alias TEXT PRIMARY KEY, node_id TEXT NOT NULL);
-CREATE TABLE departed (mac TEXT PRIMARY KEY, last_state TEXT NOT NULL);
-CREATE TABLE workflow (id TEXT PRIMARY KEY, version INTEGER NOT NULL, document TEXT NOT NULL);
-CREATE TABLE content (name TEXT PRIMARY KEY, version INTEGER NOT NULL, document TEXT NOT NULL);
-CREATE TABLE conflict (
-    id TEXT PRIMARY KEY, node_id TEXT, node_mac TEXT NOT NULL, conflict_type TEXT NOT NULL,
-    local_state TEXT NOT NULL, central_state TEXT NOT NULL,
-    local_updated_at TEXT NOT NULL, central_updated_at TEXT NOT NULL,
-    resolved INTEGER NOT NULL DEFAULT 0, resolution TEXT, preview INTEGER NOT NULL
-);
-CREATE TABLE sync_queue (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL UNIQUE, lane TEXT NOT NULL, item_type TEXT NOT NULL, payload TEXT NOT NULL,
-    base_generation INTEGER, base_state_rev INTEGER, after TEXT, conflict_id TEXT,
-    epoch TEXT NOT NULL, autonomy TEXT NOT NULL,
-    created_at TEXT NOT NULL, accepted TEXT NOT NULL, report_key TEXT,
-    attempts INTEGER NOT NULL DEFAULT 0, next_at REAL NOT NULL DEFAULT 0, last_error TEXT,
-    status TEXT NOT NULL DEFAULT 'pending', refused INTEGER NOT NULL DEFAULT 0
-);
-CREATE INDEX sync_queue_lane ON sync_queue (lane, seq);
-CREATE INDEX sync_queue_held ON sync_queue (lane) WHERE status = 'failed' OR next_at > 0;
-CREATE UNIQUE INDEX sync_queue_report ON sync_queue (report_key) WHERE report_key IS NOT NULL;
-CREATE TABLE sync_sent (
-    seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, lane TEXT NOT NULL, item_type TEXT NOT NULL,
-    payload TEXT NOT NULL, epoch TEXT NOT NULL, report_key TEXT, outcome TEXT NOT NULL, settled_at TEXT NOT NULL
-);
-CREATE INDEX sync_sent_report ON sync_sent (report_key) WHERE report_key IS NOT NULL;
-"""
-
-MIGRATIONS = [_FIRST]
 
 # Rows of a damaged file that are looked for one by one; more would keep the agent from starting for minutes.
 WIDEST_GAP = 200_000
@@ -77,6 +33,12 @@ class Database:
     def store(self) -> Store:
         return self.open()
 
+    def set_aside(self, why: Exception) -> None:
+        """What the file holds makes no sense, though its pages are sound: it is treated as a damaged one."""
+        log.error("%s is damaged: %r", self.path, why)
+        self.close()
+        self.opened[:] = [_anew(self.path)]
+
     def close(self) -> None:
         for store in self.opened:
             store.close()
@@ -89,11 +51,28 @@ def open_store(path: Path) -> Store:
     except DamagedFile as damage:
         log.error("%s is damaged: %s", path, damage)
     # Not inside the except clause: what failed to open is closed by now, and touches no file of this name again.
+    return _anew(path)
+
+
+def _anew(path: Path) -> Store:
     aside = _move_aside(path)
     store = Store(path, MIGRATIONS)
-    carried = store.submit(lambda tx: _carry_over(aside, tx)).result()
+    carried = store.submit(lambda tx: _carry_over(aside, tx, "sync_queue")).result()
+    # What the lives before have made, so that items which could not be read leave a gap that is seen.
+    store.submit(lambda tx: _carry_over(aside, tx, "epoch_account")).result()
     log.error("it is kept as %s; %d unsent items were carried over from it", aside, carried)
     return store
+
+
+def damaged_copies(path: Path) -> list[str]:
+    """One sentence a file that was damaged and is still kept beside this one: until a person has taken it away."""
+    kept = path.parent.glob(f"{path.name}.damaged-*")
+    return [
+        f"{path.name} was damaged; its outbox was carried over as far as it could be read. Look at {file}, then"
+        " remove it."
+        for file in sorted(kept)
+        if not file.name.endswith(("-wal", "-shm"))
+    ]
 
 
 def _move_aside(path: Path) -> Path:
@@ -106,10 +85,26 @@ def _move_aside(path: Path) -> Path:
     return aside
 
 
-def _carry_over(damaged: Path, tx: Transaction) -> int:
-    columns = [row["name"] for row in tx.execute("PRAGMA table_info(sync_queue)")]
-    sql = f"INSERT OR IGNORE INTO sync_queue ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
-    return sum(tx.execute(sql, row).rowcount for row in _readable_items(damaged, columns))
+def _carry_over(damaged: Path, tx: Transaction, table: str) -> int:
+    here = [row["name"] for row in tx.execute(f"PRAGMA table_info({table})")]
+    columns = _shared_columns(damaged, table, here)
+    rows = _readable_items(damaged, columns) if table == "sync_queue" else _readable_rows(damaged, table, columns)
+    sql = f"INSERT OR IGNORE INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
+    return sum(tx.execute(sql, row).rowcount for row in rows)
+
+
+def _shared_columns(damaged: Path, table: str, here: list[str]) -> list[str]:
+    """A damaged file may be of an older version; where its schema cannot be read, all are tried."""
+    with closing(sqlite3.connect(damaged)) as connection:
+        connection.execute("PRAGMA writable_schema = 1")
+        there = {row[1] for row in _readable(connection, f"PRAGMA table_info({table})")}
+    return [name for name in here if name in there] or here
+
+
+def _readable_rows(path: Path, table: str, columns: list[str]) -> Iterator[tuple[Any, ...]]:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA writable_schema = 1")
+        yield from _readable(connection, f"SELECT {', '.join(columns)} FROM {table}")
 
 
 def _readable_items(path: Path, columns: list[str]) -> Iterator[tuple[Any, ...]]:

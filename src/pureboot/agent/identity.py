@@ -33,6 +33,19 @@ def save(data_dir: Path, identity: Identity) -> Path:
     return path
 
 
+def check_writable(data_dir: Path) -> None:
+    """Raises SettingsError where `save` could not."""
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        probe = data_dir / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise SettingsError(
+            f"data_dir {data_dir} cannot be written: {error.strerror}.", hint="Choose another with --data-dir."
+        ) from None
+
+
 def load(data_dir: Path) -> Identity:
     path = _path(data_dir)
     try:

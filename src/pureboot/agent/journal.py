@@ -17,10 +17,11 @@ import uuid_utils.compat as uuid
 
 from pureboot.agent.cache.state_cache import CachedNode, NodeStateCache
 from pureboot.agent.queue import QueueItem, SyncQueue
+from pureboot.agent.queue_items import edge_of
 from pureboot.agent.site import SiteState
 from pureboot.core.changes import Change, NodeEvent, Registration, StateUpdate, implied_edge
-from pureboot.core.errors import Clash, Forbidden, NotFound, TooManyRequests
-from pureboot.core.lifecycle import Autonomy, By, Edge, NodeState, check, destination, is_legal
+from pureboot.core.errors import Clash, Forbidden, IllegalEdge, NotFound, TooManyRequests
+from pureboot.core.lifecycle import Autonomy, By, Edge, NodeState, Stage, check, destination, is_legal
 from pureboot.core.mac import MacAddress
 from pureboot.core.node import printable
 from pureboot.storage.sqlite import Transaction
@@ -62,6 +63,7 @@ class Journal:
     ) -> None:
         self._cache, self._queue, self._site = cache, queue, site
         self._registrations: deque[float] = deque(maxlen=registrations_per_minute)
+        self._begun_unsaved: set[str] = set()
 
     async def register(
         self, mac: MacAddress, *, hostname: str = "", facts: dict[str, str], report_id: str | None = None
@@ -70,25 +72,52 @@ class Journal:
         return await self._write(lambda tx: self._register(tx, mac, hostname, facts, report_id))
 
     async def move(
-        self, node_id: str, state: NodeState, *, comment: str = "", report_id: str | None, boot_token: str | None
+        self,
+        node_id: str,
+        state: NodeState,
+        *,
+        comment: str = "",
+        report_id: str | None,
+        boot_token: str | None,
+        may_begin: bool = True,
     ) -> Accepted:
-        """A machine says it is in `state`. Raises NotFound, Forbidden (boot token) and IllegalEdge."""
-        return await self._write(lambda tx: self._move(tx, node_id, state, comment, report_id, boot_token))
+        """A machine says it is in `state`. Raises NotFound, Forbidden (boot token) and IllegalEdge.
+
+        `may_begin`: an install may start now, by the same decision a boot would get; otherwise a machine's word would
+        be a way around the age of an approval.
+        """
+        return await self._write(lambda tx: self._move(tx, node_id, state, comment, report_id, boot_token, may_begin))
 
     async def record(
-        self, node_id: str, event: NodeEvent, *, report_id: str | None = None, boot_token: str | None = None
+        self,
+        node_id: str,
+        event: NodeEvent,
+        *,
+        report_id: str | None = None,
+        boot_token: str | None = None,
+        may_begin: bool = True,
     ) -> Accepted:
-        """An event is always kept. The edge it implies is made where the lifecycle has it."""
-        return await self._write(lambda tx: self._record(tx, self._node(tx, node_id), event, report_id, boot_token))
+        """An event is always kept. The edge it implies is made where the lifecycle has it (`may_begin`: see `move`)."""
+
+        def work(tx: Transaction) -> Accepted:
+            return self._record(tx, self._node(tx, node_id), event, report_id, boot_token, may_begin)
+
+        return await self._write(work)
 
     async def report(
-        self, mac: MacAddress, event: NodeEvent, *, report_id: str | None = None, boot_token: str | None = None
+        self,
+        mac: MacAddress,
+        event: NodeEvent,
+        *,
+        report_id: str | None = None,
+        boot_token: str | None = None,
+        may_begin: bool = True,
     ) -> Accepted:
         """As `record`, by MAC: a machine nobody knows is registered first."""
 
         def work(tx: Transaction) -> Accepted:
             node = self._cache.owner(tx, str(mac)) or self._register(tx, mac, "", {}, None).node
-            return self._record(tx, node, event, report_id, boot_token)
+            return self._record(tx, node, event, report_id, boot_token, may_begin)
 
         return await self._write(work)
 
@@ -109,12 +138,15 @@ class Journal:
                 raise Moved(f"The node is {here.stage} by now.")
             if here.boot_token or here.state is not NodeState.INSTALLING:
                 return here
+            self._forget_reports(tx, here)
             return self._save(tx, replace(here, boot_token=_token()))
 
         return await self._write(work)
 
     async def mark_begun(self, boot_token: str) -> None:
-        """The attempt of this token has taken hold of its machine."""
+        """The attempt of this token has taken hold of its machine. Where that cannot be stored, it holds in memory: a
+        full disk must not let one approval install for ever."""
+        self._begun_unsaved.add(boot_token)
 
         def work(tx: Transaction) -> None:
             row = tx.execute("SELECT id FROM node WHERE boot_token = ?", [boot_token]).fetchone()
@@ -122,6 +154,10 @@ class Journal:
                 self._save(tx, replace(self._node(tx, row["id"]), begun=True))
 
         await self._write(work)
+        self._begun_unsaved.discard(boot_token)
+
+    def has_begun(self, node: CachedNode) -> bool:
+        return node.begun or node.boot_token in self._begun_unsaved
 
     async def observe(self, events: list[NodeEvent]) -> None:
         """Observations held in memory until now: one event each. Nodes that are gone meanwhile are left out."""
@@ -156,8 +192,10 @@ class Journal:
             return self._queue_registration(tx, node, facts, report_id)
         known = self._cache.facts(tx, node.node_id)
         named = bool(hostname) and not node.hostname  # a name it has is central's to change
-        if facts.items() <= known.items() and not named:
-            return Accepted(node, self._queue.previous(tx, node.node_id) if node.base is None else None)
+        waiting = self._queue.previous(tx, node.node_id) if node.base is None else None
+        untold = node.base is None and not self._queue.has_registration(tx, node.node_id)  # it was given up
+        if facts.items() <= known.items() and not named and not untold:
+            return Accepted(node, waiting)
         node = self._save(tx, replace(node, hostname=hostname)) if named else node
         return self._queue_registration(tx, node, known | facts, report_id)
 
@@ -191,36 +229,49 @@ class Journal:
         comment: str,
         report_id: str | None,
         boot_token: str | None,
+        may_begin: bool,
     ) -> Accepted:
         node = self._node(tx, node_id)
         key = _report_key(node, report_id, state)
         if key and (earlier := self._queue.reported(tx, key)):
             return Accepted(node, earlier, EdgeOutcome.ALREADY)
         _check_token(node, boot_token)
-        if state is node.state:
+        here = self._reported_stage(tx, node)
+        if state is here.state:
             return Accepted(self._hold(tx, node), None, EdgeOutcome.ALREADY)
-        edge = Edge(node.stage, destination(node.stage, state), By.NODE)
+        edge = Edge(here, destination(here, state), By.NODE)
         check(edge)
+        if _begins(edge) and not may_begin:
+            raise IllegalEdge(
+                "This install may not start now.", hint="The machine's boot script says why; it starts by a boot."
+            )
         queue_id = self._queue_change(tx, StateUpdate(node.node_id, edge, _text(comment)), node, key)
         return Accepted(self._moved(tx, node, edge), queue_id, EdgeOutcome.APPLIED)
 
     def _record(
-        self, tx: Transaction, node: CachedNode, event: NodeEvent, report_id: str | None, boot_token: str | None
+        self,
+        tx: Transaction,
+        node: CachedNode,
+        event: NodeEvent,
+        report_id: str | None,
+        boot_token: str | None,
+        may_begin: bool,
     ) -> Accepted:
         key = _report_key(node, report_id, event.event)
-        if key and (earlier := self._queue.reported(tx, key)):
-            return Accepted(node, self._queue.reported(tx, key + "/edge") or earlier, EdgeOutcome.ALREADY, earlier)
+        edge_key = _report_key(node, report_id, event.event, of="edge")
+        if key and edge_key and (earlier := self._queue.reported(tx, key)):
+            return Accepted(node, self._queue.reported(tx, edge_key) or earlier, EdgeOutcome.ALREADY, earlier)
         _check_token(node, boot_token)
         event = replace(event, node_id=node.node_id, attempt=node.attempt, message=_text(event.message))
         event_id = self._queue_change(tx, event, node, key)
-        edge = implied_edge(event.event, node.stage)
+        edge = implied_edge(event.event, self._reported_stage(tx, node))
         if edge is None:
             node = self._hold(tx, node) if event.event in ("install_started", "install_failed") else node
             return Accepted(node, event_id, EdgeOutcome.NONE, event_id)
-        if not is_legal(edge):
+        if not is_legal(edge) or (_begins(edge) and not may_begin):
             return Accepted(node, event_id, EdgeOutcome.REFUSED, event_id)
         update = StateUpdate(node.node_id, edge, event.message)
-        queue_id = self._queue_change(tx, update, node, key and key + "/edge")
+        queue_id = self._queue_change(tx, update, node, edge_key)
         node = self._moved(tx, node, edge)
         return Accepted(self._hold(tx, node), queue_id, EdgeOutcome.APPLIED, event_id)
 
@@ -236,6 +287,8 @@ class Journal:
             raise Moved(f"The node is {node.stage} by now.")
         if self._site.autonomy is Autonomy.READONLY and (waiting := self._queue.previous(tx, node.node_id)):
             return Accepted(node, waiting)
+        if edges[-1].target == Stage(NodeState.INSTALLING, 1):
+            self._forget_reports(tx, node)
         queue_id = None
         for edge in edges:
             change = StateUpdate(node.node_id, edge, "boot request")
@@ -244,6 +297,24 @@ class Journal:
         if token and node.state is NodeState.INSTALLING and node.stage == edges[-1].target:
             node = self._save(tx, replace(node, boot_token=_token()))
         return Accepted(node, queue_id, EdgeOutcome.APPLIED)
+
+    def _forget_reports(self, tx: Transaction, node: CachedNode) -> None:
+        """A new install is a new story: `report_id`s are written into installers once and come again with each."""
+        for table in ("sync_queue", "sync_sent"):
+            tx.execute(
+                f"UPDATE {table} SET report_key = NULL WHERE report_key >= ? AND report_key < ?",
+                [f"{node.node_id}/", f"{node.node_id}0"],
+            )
+
+    def _reported_stage(self, tx: Transaction, node: CachedNode) -> Stage:
+        """Where the machine's own reports have led it. At a readonly site the row stays behind them until central has
+        confirmed them, and the next report must not be refused for that."""
+        stage = node.stage
+        if self._site.autonomy is Autonomy.READONLY:
+            for item in self._queue.unsettled_edges(tx, node.node_id):
+                edge = edge_of(item)
+                stage = edge.target if edge is not None and edge.origin == stage else stage
+        return stage
 
     def _moved(self, tx: Transaction, node: CachedNode, edge: Edge) -> CachedNode:
         """A readonly site moves nothing alone: its row changes when central's answer arrives."""
@@ -264,7 +335,7 @@ class Journal:
                 created_at=datetime.now(UTC),
                 lane=node.node_id,
                 after=after,
-                base_generation=self._site.position.generation if based else None,
+                base_generation=node.base_generation or self._site.position.generation if based else None,
                 base_state_rev=node.base_state_rev if based else None,
                 conflict_id=node.conflict_id,
                 autonomy=self._site.autonomy,
@@ -273,8 +344,12 @@ class Journal:
         )
 
 
-def _report_key(node: CachedNode, report_id: str | None, what: str) -> str | None:
-    return f"{node.node_id}/{node.attempt}/{report_id}/{what}" if report_id else None
+def _report_key(node: CachedNode, report_id: str | None, what: str, *, of: str = "report") -> str | None:
+    return f"{node.node_id}/{node.attempt}/{of}/{report_id}/{what}" if report_id else None
+
+
+def _begins(edge: Edge) -> bool:
+    return edge.target.state is NodeState.INSTALLING
 
 
 def _check_token(node: CachedNode, shown: str | None) -> None:

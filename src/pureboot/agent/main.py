@@ -3,7 +3,9 @@
 import asyncio
 import logging
 import signal
+import sqlite3
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import datetime
 from typing import TypeVar
 
@@ -12,14 +14,15 @@ import httpx2
 from pureboot.agent import identity
 from pureboot.agent.app import create_app
 from pureboot.agent.boot_service import AgentBootService
+from pureboot.agent.bounds import Bounds
 from pureboot.agent.cache.content_cache import ContentCache
 from pureboot.agent.cache.state_cache import NodeStateCache
 from pureboot.agent.central_client import CentralClient, http_client
-from pureboot.agent.clock import SystemClock
+from pureboot.agent.clock import Clock, SystemClock
 from pureboot.agent.conflicts import ConflictDetector, ConflictTable
 from pureboot.agent.connectivity import ConnectivityMonitor
 from pureboot.agent.content import ContentFetcher
-from pureboot.agent.database import Database, get_meta
+from pureboot.agent.database import Database, damaged_copies, get_meta, set_meta
 from pureboot.agent.heartbeat import HeartbeatService
 from pureboot.agent.housekeeping import Housekeeping
 from pureboot.agent.journal import Journal
@@ -35,11 +38,13 @@ from pureboot.agent.queue_processor import QueueProcessor
 from pureboot.agent.routes.boot import boot_routes
 from pureboot.agent.routes.files import file_routes
 from pureboot.agent.routes.nodes import node_routes
+from pureboot.agent.routes.queue import QueueDesk
 from pureboot.agent.routes.status import Status
 from pureboot.agent.site import SiteState
 from pureboot.agent.sync import CacheSyncService
 from pureboot.config.settings import AgentSettings
-from pureboot.core.errors import SettingsError
+from pureboot.core.errors import Busy, SettingsError
+from pureboot.storage.lock import FolderLock
 from pureboot.wire.http import bind, serve_http
 
 log = logging.getLogger(__name__)
@@ -59,16 +64,20 @@ class SiteAgent:
         central_url = settings.central_url or self.identity.central_url
         site_id = settings.site_id or self.identity.site_id
         people = _usable(settings, lambda: SiteAdmins(settings.data_dir))
-
         clock = SystemClock()
-        self.database = Database(settings.data_dir / "state" / "agent.db")
-        _usable(settings, self.database.open)
-        self.site = SiteState(self.database, clock)
-        self.state_cache = NodeStateCache(self.database)
-        self.sync_queue = SyncQueue(self.database, clock=clock)
-        conflicts = ConflictTable(self.database)
-        for view in (self.site, self.state_cache, conflicts):
-            view.load()
+        with ExitStack() as undo:
+            self._lock = _usable(settings, lambda: FolderLock(settings.data_dir / "agent.lock", "agent"))
+            undo.callback(self._lock.release)
+            self.database = Database(settings.data_dir / "state" / "agent.db")
+            _usable(settings, self.database.open)
+            undo.callback(self.database.close)
+            _check_site(self.database, self.identity.site_id)
+            self.site, self.state_cache, conflicts = _views(self.database, clock)
+            undo.pop_all()
+        bounds = Bounds(
+            settings.queue_max_items, settings.queue_max_bytes, settings.disk_floor_bytes, settings.sent_max_bytes
+        )
+        self.sync_queue = SyncQueue(self.database, clock=clock, bounds=bounds)
         self.conflict_detector = ConflictDetector(self.state_cache, table=conflicts)
         self.content_cache = ContentCache(settings.data_dir / "cache", settings.cache_max_bytes)
 
@@ -192,13 +201,16 @@ class SiteAgent:
             nodes=self.state_cache,
             site=self.site,
             sync=self.sync,
+            session=self.queue_processor.session,
+            notices=lambda: damaged_copies(self.database.path),
             registry=registry_of(collector),
         )
         self.app = create_app(
             [
                 *boot_routes(self.boot_service),
                 *file_routes(self.fetcher, served=progress.served),
-                *node_routes(self.proxy, self.state_cache),
+                *node_routes(self.proxy, self.state_cache, may_install=self.offline_generator.may_install),
+                *QueueDesk(people, self.sync_queue).routes(),
                 *status.routes(),
             ],
             max_body_bytes=settings.max_body_bytes,
@@ -216,6 +228,7 @@ class SiteAgent:
         await self.fetcher.aclose()
         await self._http.aclose()
         self.database.close()
+        self._lock.release()
 
     async def _obey(self, command: dict[str, object]) -> None:
         if command.get("command") == "sync":
@@ -235,18 +248,47 @@ async def run(settings: AgentSettings) -> None:
         await agent.start()
         try:
             where = ":".join(map(str, sock.getsockname()[:2]))
-            log.warning("site agent %s serves on %s", agent.identity.agent_id, where)
+            log.info("site agent %s serves on %s", agent.identity.agent_id, where)
             await serve_http(agent.app, sock, stop=stop, max_connections=settings.max_connections)
         finally:
             await agent.stop()
 
 
+def _views(database: Database, clock: Clock) -> tuple[SiteState, NodeStateCache, ConflictTable]:
+    """What is kept in memory of the file, read from it. A file that makes no sense is set aside; then they begin empty,
+    and the feed fills them."""
+    try:
+        return _loaded(database, clock)
+    except (ValueError, TypeError, KeyError, sqlite3.DatabaseError) as error:
+        database.set_aside(error)
+        return _loaded(database, clock)
+
+
+def _loaded(database: Database, clock: Clock) -> tuple[SiteState, NodeStateCache, ConflictTable]:
+    views = SiteState(database, clock), NodeStateCache(database), ConflictTable(database)
+    for view in views:
+        view.load()
+    return views
+
+
+def _check_site(database: Database, site_id: str) -> None:
+    """What one site's agent holds must not be served, or delivered, as another's."""
+    kept = get_meta(database.store, "site_id")
+    if kept is None:
+        database.store.submit(lambda tx: set_meta(tx, "site_id", site_id)).result()
+    elif kept != site_id:
+        raise SettingsError(
+            f"data_dir holds what the agent of site {kept} knows, and this is now the agent of site {site_id}.",
+            hint="Give each site's agent a folder of its own, and run `pureboot agent init` there.",
+        )
+
+
 def _usable(settings: AgentSettings, make: Callable[[], T]) -> T:
     try:
         return make()
-    except OSError as error:
+    except (OSError, ValueError, sqlite3.Error, Busy) as error:
         raise SettingsError(
-            f"data_dir {settings.data_dir} cannot be used: {error.strerror or error}.",
+            f"data_dir {settings.data_dir} cannot be used: {error}.",
             hint="The agent has to be able to write there.",
         ) from None
 

@@ -5,18 +5,21 @@ this site has not yet delivered. Storing the nodes of a push answer in the trans
 keeps the two from drifting apart (PROTOCOL 2).
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from pydantic import ValidationError
 
+from pureboot.agent import sweep
 from pureboot.agent.cache.state_cache import CachedNode, NodeStateCache
 from pureboot.agent.conflicts import ConflictTable
 from pureboot.agent.queue import QueueItem, SyncQueue
+from pureboot.agent.queue_items import edge_of
 from pureboot.agent.site import Position, SiteState
 from pureboot.core.errors import Invalid, PureBootError
-from pureboot.core.lifecycle import Autonomy, Edge, NodeState, Stage
+from pureboot.core.lifecycle import Autonomy, NodeState, Stage
 from pureboot.core.reconcile import ConflictType, Resolution
 from pureboot.storage.sqlite import Transaction
 from pureboot.wire.messages import (
@@ -30,10 +33,11 @@ from pureboot.wire.messages import (
     PushItem,
     PushResult,
     SiteDocument,
-    StateUpdateBody,
     WorkflowDocument,
     explain,
 )
+
+log = logging.getLogger(__name__)
 
 OnRetry = Callable[[Transaction, PushResult], None]
 
@@ -48,32 +52,88 @@ class Mirror:
         lanes = {item.id: item.lane for item in items}
 
         def work(tx: Transaction) -> None:
+            if answer.generation != self._site.position.generation:
+                self._turn_to(tx, answer.generation)
             touched = {self._settle_one(tx, lanes[r.id], r, on_retry) for r in answer.results if r.id in lanes}
             for conflict in answer.conflicts:
                 self._store_conflict(tx, conflict)
             for node in answer.nodes:
                 if node.doc is not None:
-                    self._store_node(tx, node.doc)
+                    self._store_node(tx, node.doc, answer.generation)
                 else:
                     self._let_go(tx, node.id)
-            for node_id in touched:
+            for node_id in touched - {node.id for node in answer.nodes if node.doc is not None}:
                 self._refold(tx, node_id)
-            if answer.generation != self._site.position.generation:
-                self._site.set_position(tx, replace(self._site.position, generation=answer.generation))
 
         await self._cache.database.store.write(work)
 
-    async def store_page(self, page: FeedPage) -> None:
-        """The cursor moves with what it stands for. The last page of a pass also says how fresh everything is."""
+    async def store_page(self, page: FeedPage) -> bool:
+        """The cursor moves with what it stands for. The last page of a pass also says how fresh everything is.
 
-        def work(tx: Transaction) -> None:
+        False: the page is of another generation. Nothing of it is stored; this site speaks first, and listens anew.
+        """
+
+        def work(tx: Transaction) -> bool:
+            if page.generation != self._site.position.generation:
+                self._turn_to(tx, page.generation)
+                return False
+            if self._site.position.cursor == sweep.START:
+                sweep.begin(tx)
+            sweeping = sweep.is_on(tx)
             for item in page.items:
-                self._read_item(tx, item)
+                self._read_item(tx, item, page.generation)
+                if sweeping and item.op == "upsert":
+                    sweep.saw(tx, item.type, item.id)
             self._site.set_position(tx, Position(page.generation, page.next))
             if not page.more:
                 self._site.passed(tx)
+                if sweeping:
+                    self._sweep(tx)
+            return True
 
-        await self._cache.database.store.write(work)
+        return await self._cache.database.store.write(work)
+
+    async def begin_generation(self, generation: int) -> bool:
+        """Central was restored from a backup: what it settled goes out again, its revisions are from another life, and
+        the feed is read from its start. False: it is the one we are in."""
+
+        def work(tx: Transaction) -> bool:
+            if generation == self._site.position.generation:
+                return False
+            self._turn_to(tx, generation)
+            return True
+
+        return await self._cache.database.store.write(work)
+
+    async def begin_pass(self) -> None:
+        """The feed no longer knows our place in it: it is read from its start."""
+        start = replace(self._site.position, cursor=sweep.START)
+        await self._cache.database.store.write(lambda tx: self._site.set_position(tx, start))
+
+    def _turn_to(self, tx: Transaction, generation: int) -> None:
+        # A node's base keeps the generation it is of: shown as before, and what was made on it says so (`Base`).
+        self._site.set_position(tx, Position(generation, sweep.START))
+        back = self._queue.bring_back(tx)
+        log.warning("central's generation is %d now; %d settled items go out again", generation, back)
+
+    def _sweep(self, tx: Transaction) -> None:
+        unseen = sweep.end(tx)
+        for node_id in unseen["node"]:
+            self._let_go(tx, node_id)
+        for workflow_id in unseen["workflow"]:
+            self._site.drop_workflow(tx, workflow_id)
+        for name in unseen["content"]:
+            self._site.drop_content(tx, name)
+        for conflict_id in unseen["conflict"]:
+            self._drop_conflict(tx, conflict_id)
+
+    def _drop_conflict(self, tx: Transaction, conflict_id: str) -> None:
+        """Central knows no such conflict: the node is as central says."""
+        self._conflicts.drop(tx, conflict_id)
+        for row in tx.execute("SELECT id FROM node WHERE conflict_id = ?", [conflict_id]).fetchall():
+            if (node := self._cache.find(tx, row["id"])) is not None:
+                self._cache.save(tx, replace(node, conflict_id=None))
+                self._refold(tx, node.node_id)
 
     def _settle_one(self, tx: Transaction, lane: str, result: PushResult, on_retry: OnRetry) -> str:
         if not result.settled:
@@ -93,7 +153,8 @@ class Mirror:
         self._cache.rename(tx, old, new)
         self._queue.rename_lane(tx, old, new)
 
-    def _store_node(self, tx: Transaction, document: NodeDocument) -> None:
+    def _store_node(self, tx: Transaction, document: NodeDocument, generation: int) -> None:
+        sweep.saw(tx, "node", document.id)
         for mac in document.mac_addresses:
             owner = self._cache.owner(tx, mac)
             # A node made here that central never confirmed is this one. Another of central's own merely lost the MAC:
@@ -101,13 +162,15 @@ class Mirror:
             if owner is not None and owner.node_id != document.id and owner.base_version is None:
                 self._rename(tx, owner.node_id, document.id)
         here = self._cache.find(tx, document.id)
-        if here is not None and here.base_version is not None and document.version < here.base_version:
+        known = here.base_version if here is not None and here.base_generation == generation else None
+        if known is not None and document.version < known:
             return
-        node = _based_on(document, here)
-        self._cache.save(tx, node)
-        self._conflicts.told(tx, node.macs)
-        local = self._cache.facts(tx, document.id)
-        self._cache.set_document(tx, document.id, document.model_dump_json(), document.facts | local)
+        if document.version != known:
+            node = _based_on(document, here, generation)
+            self._cache.save(tx, node)
+            self._conflicts.told(tx, node.macs)
+            local = self._cache.facts(tx, document.id)
+            self._cache.set_document(tx, document.id, document.model_dump_json(), document.facts | local)
         self._refold(tx, document.id)
 
     def _refold(self, tx: Transaction, node_id: str) -> None:
@@ -116,16 +179,19 @@ class Mirror:
         if node is None or node.conflict_id is not None:
             return
         base = node.base or Stage(NodeState.DISCOVERED)
-        self._cache.save(tx, node.at(fold(base, self._queue.unsettled(tx, node.node_id)), datetime.now(UTC)))
+        stage = fold(base, self._queue.unsettled_edges(tx, node.node_id))
+        if stage != node.stage:
+            self._cache.save(tx, node.at(stage, datetime.now(UTC)))
 
     def _let_go(self, tx: Transaction, node_id: str) -> None:
         """Central has deleted the node or moved it away. Nothing is forgotten that still has something to deliver."""
         node = self._cache.find(tx, node_id)
-        if node is not None and node.conflict_id is None and not self._queue.unsettled(tx, node.node_id):
+        if node is not None and node.conflict_id is None and not self._queue.has_unsettled(tx, node.node_id):
             self._cache.forget(tx, node.node_id)
 
     def _store_conflict(self, tx: Transaction, document: ConflictDocument) -> None:
         self._conflicts.store(tx, document)
+        sweep.saw(tx, "conflict", document.id)
         node = self._cache.find(tx, document.node_id)
         if node is None:
             return
@@ -137,22 +203,22 @@ class Mirror:
             if document.conflict_type == ConflictType.MISSING_CENTRAL and document.resolution != Resolution.KEEP_LOCAL:
                 self._let_go(tx, node.node_id)
 
-    def _read_item(self, tx: Transaction, item: FeedItem) -> None:
+    def _read_item(self, tx: Transaction, item: FeedItem, generation: int) -> None:
         try:
-            self._store_item(tx, item)
+            self._store_item(tx, item, generation)
         except ValidationError as error:
             raise Invalid(f"The feed's {item.type} {item.id} cannot be read: {explain(error).message}") from None
 
-    def _store_item(self, tx: Transaction, item: FeedItem) -> None:
+    def _store_item(self, tx: Transaction, item: FeedItem, generation: int) -> None:
         match item.type, item.op:
             case "node", "upsert":
-                self._store_node(tx, NodeDocument.model_validate(item.doc))
+                self._store_node(tx, NodeDocument.model_validate(item.doc), generation)
             case "node", _:
                 self._let_go(tx, item.id)
             case "conflict", "upsert":
                 self._store_conflict(tx, ConflictDocument.model_validate(item.doc))
             case "conflict", _:
-                self._conflicts.drop(tx, item.id)
+                self._drop_conflict(tx, item.id)
             case "site", "upsert":
                 self._site.set_site(tx, SiteDocument.model_validate(item.doc))
             case "workflow", "upsert":
@@ -174,7 +240,7 @@ def fold(base: Stage, unsettled: list[QueueItem]) -> Stage:
     judge it. What a readonly site reports moves nothing before central says so."""
     stage = base
     for item in unsettled:
-        edge = _edge(item)
+        edge = edge_of(item)
         if edge is None or item.autonomy is Autonomy.READONLY:
             continue
         if edge.origin == stage:
@@ -184,17 +250,7 @@ def fold(base: Stage, unsettled: list[QueueItem]) -> Stage:
     return stage
 
 
-def _edge(item: QueueItem) -> Edge | None:
-    """None for what is no edge, and for one that cannot be read: central rejects that."""
-    if item.item_type != "state_update":
-        return None
-    try:
-        return StateUpdateBody.model_validate(item.payload).edge()
-    except ValidationError:
-        return None
-
-
-def _based_on(document: NodeDocument, here: CachedNode | None) -> CachedNode:
+def _based_on(document: NodeDocument, here: CachedNode | None, generation: int) -> CachedNode:
     local_macs = here.macs if here else ()
     macs = tuple(dict.fromkeys((document.mac_address, *document.mac_addresses, *local_macs)))
     node = here or CachedNode(document.id, document.mac_address, document.state, document.attempt)
@@ -208,5 +264,6 @@ def _based_on(document: NodeDocument, here: CachedNode | None) -> CachedNode:
         base_state_rev=document.state_rev,
         base_state=document.state,
         base_attempt=document.attempt,
+        base_generation=generation,
         cached_at=datetime.now(UTC),
     )

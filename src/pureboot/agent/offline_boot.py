@@ -105,6 +105,14 @@ class OfflineBootGenerator:
         """Content of a workflow that is not whole and verified here, in central's current version."""
         return tuple(name for name in (workflow.content if workflow else ()) if not self._holds(name))
 
+    def absent(self, workflow: Workflow | None) -> tuple[str, ...]:
+        """Content of a workflow that central does not have either: a slip of the pen, or not uploaded yet."""
+        return tuple(name for name in (workflow.content if workflow else ()) if self._site.content(name) is None)
+
+    def may_install(self, node: CachedNode) -> bool:
+        """Whether a boot of this node would install it now."""
+        return isinstance(self.decide(MacAddress.parse(node.mac_address))[0], Install)
+
     def decide(self, address: MacAddress) -> tuple[Decision, CachedNode | None]:
         """What the machine would be told now, and of which node; changes nothing."""
         node = self.state_cache.by_mac(address)
@@ -164,7 +172,8 @@ class OfflineBootGenerator:
             stage=node.stage,
             workflow=workflow,
             missing=self.missing(workflow) if waits else (),
-            begun=node.begun or _begun_elsewhere(workflow, node),
+            absent=self.absent(workflow) if waits else (),
+            begun=self._journal.has_begun(node) or _begun_elsewhere(workflow, node),
             disputed=node.conflict_id is not None,
             approved_at=None if age is None else -age,
         )

@@ -6,10 +6,17 @@ import os
 import secrets
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Protocol
 
 from starlette.requests import Request
 
 from pureboot.core.errors import Forbidden, Unauthenticated
+
+
+class People(Protocol):
+    """Lets people in, and machines not. Raises Unauthenticated or Forbidden."""
+
+    def admit(self, request: Request) -> None: ...
 
 
 class SiteAdmins:

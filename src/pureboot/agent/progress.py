@@ -17,7 +17,7 @@ class InstallProgress:
         """The whole of `name` has reached the machine that showed `boot_token`."""
         node = self._cache.by_token(boot_token)
         workflow = self._site.workflow(node.workflow_id) if node else None
-        if node is None or workflow is None or node.begun:
+        if node is None or workflow is None or self._journal.has_begun(node):
             return
         handed = self._handed.setdefault(boot_token, set())
         handed.add(name)

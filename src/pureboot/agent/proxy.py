@@ -1,6 +1,7 @@
 """Central, as the rest of the agent sees it: writes that are safe before they are answered, and one network call."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -19,7 +20,17 @@ from pureboot.core.changes import NodeEvent
 from pureboot.core.errors import CentralUnavailable, NotFound
 from pureboot.core.lifecycle import NodeState
 from pureboot.core.mac import MacAddress
-from pureboot.wire.messages import PushAnswer, PushItem, PushRequest, PushResult, RegisterBody, explain
+from pureboot.wire.messages import (
+    EpochAccount,
+    PushAnswer,
+    PushItem,
+    PushRequest,
+    PushResult,
+    RegisterBody,
+    SessionGrant,
+    SessionRequest,
+    explain,
+)
 
 # Items that may wait before a new one has no chance of an answer within a second.
 LONG_QUEUE = 500
@@ -126,20 +137,38 @@ class CentralProxy:
         comment: str = "",
         report_id: str | None = None,
         boot_token: str | None = None,
+        may_begin: bool = True,
     ) -> Written:
         accepted = await self._writing.journal.move(
-            node_id, state, comment=comment, report_id=report_id, boot_token=boot_token
+            node_id, state, comment=comment, report_id=report_id, boot_token=boot_token, may_begin=may_begin
         )
         return await self.confirmed(accepted)
 
-    async def record(self, event: NodeEvent, *, report_id: str | None = None, boot_token: str | None = None) -> Written:
-        accepted = await self._writing.journal.record(event.node_id, event, report_id=report_id, boot_token=boot_token)
+    async def record(
+        self,
+        event: NodeEvent,
+        *,
+        report_id: str | None = None,
+        boot_token: str | None = None,
+        may_begin: bool = True,
+    ) -> Written:
+        accepted = await self._writing.journal.record(
+            event.node_id, event, report_id=report_id, boot_token=boot_token, may_begin=may_begin
+        )
         return await self.confirmed(accepted)
 
     async def report(
-        self, mac: MacAddress, event: NodeEvent, *, report_id: str | None = None, boot_token: str | None = None
+        self,
+        mac: MacAddress,
+        event: NodeEvent,
+        *,
+        report_id: str | None = None,
+        boot_token: str | None = None,
+        may_begin: bool = True,
     ) -> Written:
-        accepted = await self._writing.journal.report(mac, event, report_id=report_id, boot_token=boot_token)
+        accepted = await self._writing.journal.report(
+            mac, event, report_id=report_id, boot_token=boot_token, may_begin=may_begin
+        )
         return await self.confirmed(accepted)
 
     async def confirmed(self, accepted: Accepted, budget: float | None = None) -> Written:
@@ -162,13 +191,33 @@ class CentralProxy:
             return True
         return queue.database.store.read_now(lambda c: queue.is_held(c, lane))
 
-    async def push(self, items: list[PushItem]) -> PushAnswer:
+    @property
+    def agent_id(self) -> str:
+        return self._agent_id
+
+    async def generation(self) -> int:
+        """Central's, asked now."""
+        return await self._client.generation()
+
+    async def open_session(self, request: SessionRequest) -> SessionGrant:
+        """Raises Clash (fenced) while another copy of this agent may write."""
+        try:
+            return await self._client.open_session(request)
+        except CentralUnavailable:
+            self.connectivity.doubt()
+            raise
+
+    async def push(
+        self, items: list[PushItem], *, fence: int | None = None, accounts: Sequence[EpochAccount] = ()
+    ) -> PushAnswer:
         """Always safe to repeat. Raises CentralUnavailable and what else central answers."""
         site = self._writing.site
         request = PushRequest(
             agent_id=self._agent_id,
             epoch=self._writing.queue.epoch,
             generation=site.position.generation,
+            fence=fence,
+            epoch_accounts=list(accounts),
             items=items,
         )
         try:

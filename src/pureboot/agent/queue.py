@@ -4,72 +4,58 @@ An item's `id` is its identity for ever; `seq` is its place in line. A lane is a
 in order, and only as a prefix of what waits there, so that a repeated or late request is a settled prefix again.
 """
 
-import asyncio
-import contextlib
 import json
 import sqlite3
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from itertools import product
 from pathlib import Path
-from typing import Any
 
 import uuid_utils.compat as uuid
-from pydantic import BaseModel
 
-from pureboot.agent.clock import Clock, Stamp, SystemClock, age_of
+from pureboot.agent import accounts, counting, replay
+from pureboot.agent.bounds import Bounds, Usage
+from pureboot.agent.clock import Clock, Stamp, SystemClock
 from pureboot.agent.database import Database
-from pureboot.core.lifecycle import Autonomy
+from pureboot.agent.queue_items import (
+    INSERT,
+    UNKNOWN_MS,
+    QueueItem,
+    discard_of,
+    item_of,
+    lane_of,
+    place_of,
+    push_item,
+    read_place,
+    row_of,
+)
+from pureboot.agent.waiting import Waiters
+from pureboot.core.errors import Clash, NotFound
 from pureboot.storage.sqlite import Transaction
-from pureboot.wire.messages import Base, Outcome, PushItem, PushResult
+from pureboot.wire.messages import Outcome, PushItem, PushResult
 
-# An age nobody can tell: a year, so that it never wins against a change whose age is known.
-UNKNOWN_MS = 365 * 24 * 3600 * 1000
-
-
-class QueueItem(BaseModel):
-    """The first seven fields are the user's contract. `lane` is the node; left empty, it is read from the payload.
-
-    `after` names the item whose result this one was made on; where it is None, `base_…` says which of central's
-    revisions it was made on.
-    """
-
-    id: str
-    item_type: str
-    payload: dict[str, Any]
-    created_at: datetime
-    attempts: int = 0
-    last_error: str | None = None
-    status: str = "pending"
-
-    seq: int = 0
-    lane: str = ""
-    after: str | None = None
-    base_generation: int | None = None
-    base_state_rev: int | None = None
-    conflict_id: str | None = None
-    epoch: str = ""
-    autonomy: Autonomy = Autonomy.LIMITED
-    report_key: str | None = None
+__all__ = ["UNKNOWN_MS", "QueueItem", "SyncQueue"]
 
 
 class SyncQueue:
-    """`epoch` names this process' life; `wake` is called (in the event loop) whenever something was queued."""
+    """`epoch` names this process' life."""
 
-    def __init__(self, db_path: Path | str | Database, *, clock: Clock | None = None) -> None:
+    def __init__(
+        self, db_path: Path | str | Database, *, clock: Clock | None = None, bounds: Bounds | None = None
+    ) -> None:
         self.database = Database(db_path)
         self.clock = clock or SystemClock()
+        self.bounds = bounds or Bounds()
         self.epoch = str(uuid.uuid7())
         self._listeners: list[Callable[[], None]] = []
         self._discard_listeners: list[Callable[[Transaction, str], None]] = []
-        self._waiting: dict[str, list[asyncio.Future[PushResult]]] = {}
+        self._waiters = Waiters()
+        self._on_their_way: frozenset[str] = frozenset()
         self._pending = 0
         self._failed = 0
-        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def initialize(self) -> None:
         """Idempotent. Items that were on their way when the process ended wait again."""
-        self._loop = asyncio.get_running_loop()
+        self._waiters.bind()
         await self.database.store.write(self._recover)
 
     def on_arrival(self, listener: Callable[[], None]) -> None:
@@ -102,21 +88,41 @@ class SyncQueue:
     async def get_failed_items(self) -> list[QueueItem]:
         return await self._items("status = 'failed' ORDER BY seq")
 
-    async def clear_failed(self) -> int:
-        """Discards the failed items; what they were stays readable in sync_sent, as discarded."""
+    async def clear_failed(self, *, reason: str = "", person: str = "") -> int:
+        """Discards the failed items; what they were stays readable in sync_sent. Where a `person` is named, central is
+        told of each that it never settled."""
 
         def work(tx: Transaction) -> int:
-            lanes = tx.execute("SELECT DISTINCT lane FROM sync_queue WHERE status = 'failed'").fetchall()
-            tx.execute(
-                _MOVE + "SELECT " + _MOVED + " 'discarded', ? FROM sync_queue WHERE status = 'failed'", [_text()]
-            )
-            gone = tx.execute("DELETE FROM sync_queue WHERE status = 'failed'").rowcount
-            tx.after_commit(lambda: self._count(failed=-gone))
-            for lane, listener in product(lanes, self._discard_listeners):
-                listener(tx, lane["lane"])
-            return gone
+            rows = tx.execute("SELECT * FROM sync_queue WHERE status = 'failed' ORDER BY seq").fetchall()
+            for row in rows:
+                self._give_up(tx, row["id"], reason, person)
+            return len(rows)
 
         return await self.database.store.write(work)
+
+    # For people
+
+    async def requeue(self, queue_id: str) -> None:
+        """A failed item goes out again, under its id and from its place in line. Raises NotFound, and Clash for one
+        that central has refused: it would answer the same."""
+        await self.database.store.write(lambda tx: self._requeue(tx, queue_id))
+
+    async def discard(self, queue_id: str, reason: str, person: str) -> None:
+        """Gives an item up for good; central is told by an item of its own. Raises NotFound, and Clash for one that is
+        on its way: central may have it already."""
+        await self.database.store.write(lambda tx: self._give_up(tx, queue_id, reason, person))
+
+    async def page(self, limit: int, cursor: str = "") -> tuple[list[QueueItem], str | None]:
+        """The failed items, then those that wait, each in order; and where the next page begins."""
+        among_failed, after = read_place(cursor)
+        items: list[QueueItem] = []
+        if among_failed:
+            items = await self._items("status = 'failed' AND seq > ? ORDER BY seq LIMIT ?", after, limit)
+        if room := limit - len(items):
+            begin = 0 if among_failed else after
+            items += await self._items("status != 'failed' AND seq > ? ORDER BY seq LIMIT ?", begin, room)
+        last = items[-1] if len(items) == limit else None
+        return items, None if last is None else place_of(last)
 
     # For the agent: counts without waiting, and the steps of a transaction.
 
@@ -129,19 +135,51 @@ class SyncQueue:
         return self._failed
 
     def append(self, tx: Transaction, item: QueueItem) -> str:
-        """Raises sqlite3.IntegrityError for an id that was queued before."""
-        tx.execute(_INSERT, self._row(item))
-        tx.after_commit(self._arrived)
-        return item.id
+        """The id of the item that carries it: its own, or in a crowded outbox that of the one it is counted in. Raises
+        StorageFull, and sqlite3.IntegrityError for an id that was queued before."""
+        item = item.model_copy(update={"lane": lane_of(item), "epoch": item.epoch or self.epoch})
+        payload = json.dumps(item.payload)
+        usage = self.usage(tx)
+        self.bounds.check_disk(self.database.path)
+        self.bounds.check(item.item_type, item.payload, usage, len(payload))
+        if not self.bounds.counts_only(item.item_type, item.payload, usage):
+            return self._insert(tx, item, payload)
+        if counted_in := counting.add(tx, item):
+            return counted_in
+        return self._insert(tx, item, json.dumps(counting.first(item.payload)), counted=1)
+
+    def usage(self, connection: sqlite3.Connection | Transaction) -> Usage:
+        row = connection.execute("SELECT items, bytes FROM queue_usage WHERE what = 'queue'").fetchone()
+        return Usage(row["items"], row["bytes"])
+
+    def crowded(self) -> str:
+        """What a person should know of the room that is left; empty while there is plenty."""
+        return self.bounds.problem(self.database.path, self.database.store.read_now(self.usage))
+
+    def take(self, tx: Transaction, limit: int) -> list[PushItem]:
+        """The next items to offer. From now on they are on their way, until `came_back`."""
+        items = self.batch(tx, limit)
+        self._on_their_way = frozenset(item.id for item in items)
+        counting.close(tx, self._on_their_way)
+        return items
+
+    def came_back(self) -> None:
+        """The push of what was taken has ended, one way or the other."""
+        self._on_their_way = frozenset()
 
     def previous(self, tx: Transaction, lane: str) -> str | None:
         """The last unsettled item of the lane that moves or makes the node: what the next change is made on."""
         row = tx.execute(
-            "SELECT id FROM sync_queue WHERE lane = ? AND item_type != 'event' AND refused = 0"
+            "SELECT id FROM sync_queue WHERE lane = ? AND item_type NOT IN ('event', 'discard') AND refused = 0"
             " ORDER BY seq DESC LIMIT 1",
             [lane],
         ).fetchone()
         return None if row is None else str(row["id"])
+
+    def has_registration(self, tx: Transaction, lane: str) -> bool:
+        """Whether one waits here, be it for a person."""
+        sql = "SELECT 1 FROM sync_queue WHERE lane = ? AND item_type = 'registration' LIMIT 1"
+        return tx.execute(sql, [lane]).fetchone() is not None
 
     def reported(self, tx: Transaction, report_key: str) -> str | None:
         """The id of the item an earlier, equal report of the machine made."""
@@ -151,9 +189,17 @@ class SyncQueue:
                 return str(row["id"])
         return None
 
-    def unsettled(self, tx: Transaction, lane: str) -> list[QueueItem]:
-        rows = tx.execute("SELECT * FROM sync_queue WHERE lane = ? AND refused = 0 ORDER BY seq", [lane])
-        return [_item(row) for row in rows]
+    def unsettled_edges(self, tx: Transaction, lane: str) -> list[QueueItem]:
+        """In order. A lane may hold thousands of events, of which none moves its node."""
+        rows = tx.execute(
+            "SELECT * FROM sync_queue WHERE lane = ? AND refused = 0 AND item_type = 'state_update' ORDER BY seq",
+            [lane],
+        )
+        return [item_of(row) for row in rows]
+
+    def has_unsettled(self, tx: Transaction, lane: str) -> bool:
+        row = tx.execute("SELECT 1 FROM sync_queue WHERE lane = ? AND refused = 0 LIMIT 1", [lane]).fetchone()
+        return row is not None
 
     def outcome(self, connection: sqlite3.Connection, queue_id: str) -> Outcome | None:
         """How an item was settled; None while it waits."""
@@ -163,22 +209,22 @@ class SyncQueue:
         refused = connection.execute("SELECT 1 FROM sync_queue WHERE id = ? AND refused = 1", [queue_id]).fetchone()
         return Outcome.REJECTED if refused else None
 
-    def batch(self, connection: sqlite3.Connection, limit: int) -> list[PushItem]:
+    def batch(self, connection: sqlite3.Connection | Transaction, limit: int) -> list[PushItem]:
         """The next items to offer: of each lane a prefix, none of a lane that is stopped or waits."""
         now = self.clock.stamp()
         rows = connection.execute(_BATCH, [now.boottime, limit]).fetchall()
-        return [_push_item(_item(row), Stamp.load(row["accepted"]), now) for row in rows]
+        return [push_item(item_of(row), Stamp.load(row["accepted"]), now) for row in rows]
 
     def settle(self, tx: Transaction, result: PushResult) -> bool:
         """Central has it. A rejected item stays to be seen, but stops nothing."""
         if result.effect is Outcome.REJECTED:
             return self.fail(tx, result.id, result.reason or "rejected", refused=True, result=result)
-        tx.execute(
-            _MOVE + "SELECT " + _MOVED + " ?, ? FROM sync_queue WHERE id = ?", [result.effect, _text(), result.id]
-        )
-        row = tx.execute("DELETE FROM sync_queue WHERE id = ? RETURNING status", [result.id]).fetchone()
+        row = tx.execute("SELECT status, epoch, refused FROM sync_queue WHERE id = ?", [result.id]).fetchone()
         if row is None:
             return False
+        self._move(tx, result.id, result.effect)
+        if not row["refused"]:
+            accounts.settled(tx, row["epoch"])
         failed = row["status"] == "failed"
         tx.after_commit(lambda: self._count(pending=failed - 1, failed=-failed))
         self._tell(tx, result)
@@ -188,11 +234,14 @@ class SyncQueue:
         self, tx: Transaction, queue_id: str, error: str, *, refused: bool, result: PushResult | None = None
     ) -> bool:
         """`refused`: central settled it as rejected. Otherwise it never got through, and its lane stops here."""
-        row = tx.execute("SELECT status FROM sync_queue WHERE id = ?", [queue_id]).fetchone()
+        row = tx.execute("SELECT status, epoch, refused FROM sync_queue WHERE id = ?", [queue_id]).fetchone()
         if row is None:
             return False
+        if refused and not row["refused"]:
+            accounts.settled(tx, row["epoch"])
         tx.execute(
-            "UPDATE sync_queue SET status = 'failed', attempts = attempts + 1, last_error = ?, refused = ?"
+            "UPDATE sync_queue SET status = 'failed', attempts = attempts + 1, last_error = ?,"
+            " refused = max(refused, ?)"
             " WHERE id = ?",
             [error, refused, queue_id],
         )
@@ -212,24 +261,25 @@ class SyncQueue:
         tx.execute("UPDATE sync_queue SET lane = ? WHERE lane = ?", [new, old])
 
     def forget_sent(self, tx: Transaction, before: datetime) -> int:
-        return tx.execute("DELETE FROM sync_sent WHERE settled_at < ?", [before.isoformat()]).rowcount
+        """Settled items older than that, and the oldest of those beyond the bound."""
+        gone = tx.execute("DELETE FROM sync_sent WHERE settled_at < ?", [before.isoformat()]).rowcount
+        return gone + replay.trim(tx, self.bounds.sent_bytes)
+
+    def bring_back(self, tx: Transaction) -> int:
+        """What was settled waits again, before all that waits: central may have forgotten it."""
+        back = replay.bring_back(tx)
+        self._recount(tx)
+        tx.after_commit(lambda: self._waiters.call(self._call_listeners))
+        return back
 
     async def settled(self, queue_id: str) -> PushResult:
         """Waits until central has settled the item; the caller bounds the wait."""
-        future: asyncio.Future[PushResult] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(queue_id, []).append(future)
-        try:
+        with self._waiters.expecting(queue_id) as future:
             # It may have been settled between its commit and this call.
             if (outcome := self.database.store.read_now(lambda c: self.outcome(c, queue_id))) is not None:
                 await self.database.store.write(lambda tx: None)  # the views follow their commit by a moment
                 return PushResult(id=queue_id, outcome=outcome)
             return await future
-        finally:
-            waiting = self._waiting.get(queue_id, [])
-            if future in waiting:
-                waiting.remove(future)
-            if not waiting:
-                self._waiting.pop(queue_id, None)
 
     def is_held(self, connection: sqlite3.Connection, lane: str) -> bool:
         """Whether something before it keeps the lane from moving."""
@@ -246,18 +296,68 @@ class SyncQueue:
     def _recover(self, tx: Transaction) -> None:
         # next_at counts on the boot-time clock of one boot of the host; after a restart everything may go at once.
         tx.execute("UPDATE sync_queue SET status = iif(status = 'failed', 'failed', 'pending'), next_at = 0")
+        self._recount(tx)
+
+    def _recount(self, tx: Transaction) -> None:
         failed, count = tx.execute(
             "SELECT count(*) FILTER (WHERE status = 'failed'), count(*) FROM sync_queue"
         ).fetchone()
         tx.after_commit(lambda: self._count(count - failed - self._pending, failed - self._failed))
 
-    def _row(self, item: QueueItem) -> list[object]:
-        return [
-            *(item.id, item.lane or _lane(item), item.item_type, json.dumps(item.payload)),
-            *(item.base_generation, item.base_state_rev, item.after, item.conflict_id),
-            *(item.epoch or self.epoch, item.autonomy, item.created_at.isoformat(), self.clock.stamp().dump()),
-            *(item.report_key, item.attempts, item.last_error),
-        ]
+    def _insert(self, tx: Transaction, item: QueueItem, payload: str, counted: int = 0) -> str:
+        tx.execute(INSERT, row_of(item, payload, self.clock.stamp(), counted))
+        accounts.made(tx, item.epoch)
+        tx.after_commit(self._arrived)
+        return item.id
+
+    def _move(self, tx: Transaction, queue_id: str, outcome: str) -> None:
+        tx.execute(_MOVE, [outcome, _text(), queue_id])
+        tx.execute("DELETE FROM sync_queue WHERE id = ?", [queue_id])
+
+    def _held(self, tx: Transaction, queue_id: str) -> sqlite3.Row:
+        row: sqlite3.Row | None = tx.execute("SELECT * FROM sync_queue WHERE id = ?", [queue_id]).fetchone()
+        if row is None:
+            raise NotFound("There is no such item in the queue.", hint="Central may have settled it meanwhile.")
+        return row
+
+    def _requeue(self, tx: Transaction, queue_id: str) -> None:
+        row = self._held(tx, queue_id)
+        if row["refused"]:
+            raise Clash(
+                "Central has refused this item for good, and would answer the same again.",
+                code="refused",
+                hint="Discard it, and let the machine report anew.",
+            )
+        tx.execute("UPDATE sync_queue SET status = 'pending', attempts = 0, next_at = 0 WHERE id = ?", [queue_id])
+        failed = row["status"] == "failed"
+        tx.after_commit(lambda: self._count(pending=failed, failed=-failed))
+        tx.after_commit(lambda: self._waiters.call(self._call_listeners))
+
+    def _give_up(self, tx: Transaction, queue_id: str, reason: str, person: str) -> None:
+        row = self._held(tx, queue_id)
+        if queue_id in self._on_their_way:
+            raise Clash(
+                "This item is on its way: central may have it already.",
+                code="on_its_way",
+                hint="Try again in a moment.",
+            )
+        # What central refused is settled there, and here only put away.
+        self._move(tx, queue_id, Outcome.REJECTED if row["refused"] else replay.DISCARDED)
+        tx.execute(replay.RELINK_WAITING, dict(row))
+        failed = row["status"] == "failed"
+        tx.after_commit(lambda: self._count(pending=failed - 1, failed=-failed))
+        if not row["refused"]:
+            accounts.discarded(tx, row["epoch"])
+            if person:
+                self._record_discard(tx, row, reason, person)
+        self._tell(tx, PushResult(id=queue_id, outcome=Outcome.REJECTED, reason="discarded by a person"))
+        for listener in self._discard_listeners:
+            listener(tx, row["lane"])
+
+    def _record_discard(self, tx: Transaction, row: sqlite3.Row, reason: str, person: str) -> None:
+        item = discard_of(row, reason, person, self.epoch)
+        # It takes the place of what it gives up, so that even a full outbox can be cleared.
+        self._insert(tx, item, json.dumps(item.payload))
 
     def _count(self, pending: int = 0, failed: int = 0) -> None:
         self._pending += pending
@@ -265,7 +365,7 @@ class SyncQueue:
 
     def _arrived(self) -> None:
         self._count(pending=1)
-        self._in_loop(self._call_listeners)
+        self._waiters.call(self._call_listeners)
 
     def _call_listeners(self) -> None:
         for listener in self._listeners:
@@ -273,83 +373,26 @@ class SyncQueue:
 
     def _tell(self, tx: Transaction, result: PushResult) -> None:
         # Behind every other hook, those of statements still to come too: who is woken finds all views up to date.
-        tx.after_commit(lambda: tx.after_commit(lambda: self._settled(result)))
-
-    def _settled(self, result: PushResult) -> None:
-        if result.id in self._waiting:
-            self._in_loop(lambda: self._release(result))
-
-    def _release(self, result: PushResult) -> None:
-        for future in self._waiting.get(result.id, []):
-            if not future.done():
-                future.set_result(result)
-
-    def _in_loop(self, call: Callable[[], None]) -> None:
-        if self._loop is not None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
-                self._loop.call_soon_threadsafe(call)
+        tx.after_commit(lambda: tx.after_commit(lambda: self._waiters.settled(result)))
 
     async def _items(self, where: str, *parameters: object) -> list[QueueItem]:
         def work(connection: sqlite3.Connection) -> list[QueueItem]:
             rows: Iterable[sqlite3.Row] = connection.execute(f"SELECT * FROM sync_queue WHERE {where}", parameters)
-            return [_item(row) for row in rows]
+            return [item_of(row) for row in rows]
 
         return await self.database.store.read(work)
 
 
-_INSERT = """
-INSERT INTO sync_queue (id, lane, item_type, payload, base_generation, base_state_rev, after, conflict_id,
-                        epoch, autonomy, created_at, accepted, report_key, attempts, last_error)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+_MOVE = f"""
+INSERT OR IGNORE INTO sync_sent ({replay.COLUMNS}, outcome, settled_at)
+SELECT {replay.COLUMNS}, ?, ? FROM sync_queue WHERE id = ?
 """
-_MOVED = "seq, id, lane, item_type, payload, epoch, report_key,"
-_MOVE = f"INSERT OR REPLACE INTO sync_sent ({_MOVED} outcome, settled_at) "
 # A lane is stopped by an item that never got through, and waits behind one that is postponed.
 _HELD = """
 SELECT lane FROM sync_queue
 WHERE (status = 'failed' OR next_at > 0) AND refused = 0 AND (status = 'failed' OR next_at > ?)
 """
 _BATCH = f"SELECT * FROM sync_queue WHERE status != 'failed' AND lane NOT IN ({_HELD}) ORDER BY seq LIMIT ?"
-
-
-def _item(row: sqlite3.Row) -> QueueItem:
-    fields = {name: row[name] for name in QueueItem.model_fields if name != "payload"}
-    return QueueItem(payload=_payload(row["payload"]), **fields)
-
-
-def _payload(text: str) -> dict[str, Any]:
-    """What cannot be read any more goes to central as such, which rejects it: it is seen, and stops nothing."""
-    try:
-        payload = json.loads(text)
-    except ValueError:
-        payload = None
-    return payload if isinstance(payload, dict) else {"unreadable": text[:1000]}
-
-
-def _lane(item: QueueItem) -> str:
-    named = (item.payload.get(name) for name in ("node_id", "mac_address", "mac"))
-    return next((str(name) for name in named if name), item.id)
-
-
-def _push_item(item: QueueItem, accepted: Stamp | None, now: Stamp) -> PushItem:
-    age = age_of(accepted or now, now)
-    base = None
-    if item.base_generation is not None:
-        base = Base(generation=item.base_generation, state_rev=item.base_state_rev)
-    return PushItem(
-        id=item.id,
-        epoch=item.epoch,
-        seq=item.seq,
-        lane=item.lane,
-        item_type=item.item_type,
-        autonomy=item.autonomy,
-        age_ms=int(age.seconds * 1000),
-        u_ms=min(UNKNOWN_MS, int(min(age.uncertainty, 1e9) * 1000)),
-        after=item.after,
-        conflict_id=item.conflict_id,
-        base=base,
-        body=item.payload,
-    )
 
 
 def _text() -> str:

@@ -6,10 +6,11 @@ import logging
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from pydantic import BaseModel
 
+from pureboot.agent import accounts
 from pureboot.agent.cache.state_cache import NodeStateCache
 from pureboot.agent.conflicts import ConflictTable
 from pureboot.agent.connectivity import ConnectivityMonitor
@@ -17,9 +18,10 @@ from pureboot.agent.loop import Loop
 from pureboot.agent.mirror import Mirror
 from pureboot.agent.proxy import CentralProxy
 from pureboot.agent.queue import SyncQueue
+from pureboot.agent.session import Session
 from pureboot.agent.site import SiteState
 from pureboot.core.backoff import Backoff
-from pureboot.core.errors import Busy, CentralUnavailable, Invalid, Malformed, PureBootError, TooLarge
+from pureboot.core.errors import Busy, CentralUnavailable, Clash, Fenced, Invalid, Malformed, PureBootError, TooLarge
 from pureboot.storage.sqlite import Transaction
 from pureboot.wire.messages import Outcome, PushAnswer, PushItem, PushResult
 
@@ -27,6 +29,8 @@ log = logging.getLogger(__name__)
 
 # A batch answered within this is no strain on central: the next may be twice as large.
 QUICK = 0.5
+# Seconds between two times that a push says what became of the items of each life.
+ACCOUNTS_EVERY = 60.0
 
 
 class ProcessResult(BaseModel):
@@ -54,7 +58,9 @@ class QueueProcessor:
         *,
         mirror: Mirror | None = None,
         batch_max: int = 200,
+        session: Session | None = None,
         chance: Callable[[], float] = random.random,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self.queue = queue
         self.proxy = proxy
@@ -65,7 +71,10 @@ class QueueProcessor:
         self._mirror = mirror or _mirror(queue)
         self._batch_max = max(batch_max, batch_size)
         self._backoff = Backoff(base=retry_delay)
-        self._chance = chance
+        self._chance, self._sleep = chance, sleep
+        self.session = session or Session(proxy, queue)
+        self._spread_due = True
+        self._accounts_at = -math.inf
         self._failures = 0
         self._wake = asyncio.Event()
         self._rested = asyncio.Event()
@@ -82,29 +91,69 @@ class QueueProcessor:
         """Pushes until the queue is empty, central is offline or stops answering, or all that is left must wait."""
         result = ProcessResult()
         async with self._one_at_a_time:
-            size = self.batch_size
-            while self.connectivity.is_online and (items := await self._next(size)):
-                began = time.monotonic()
-                try:
-                    answer = await self.proxy.push(items)
-                except (TooLarge, Invalid, Malformed) as error:
-                    if len(items) == 1:
-                        await self._put_off(items[0], error)
-                    size = max(1, len(items) // 2)
-                    continue
-                except PureBootError as error:
-                    self._failures += 1
-                    result.errors.append(error.message)
-                    log.warning("push failed: %s", error.message)
-                    self._rest(error)
-                    self._wake.set()
-                    break
-                self._failures = 0
-                await self._settle(items, answer, result)
-                size = min(size * 2, self._batch_max) if time.monotonic() - began < QUICK else size
-                await asyncio.sleep(answer.backpressure.after_ms / 1000)
+            try:
+                await self._drain(result)
+            except PureBootError as error:
+                self._failures += 1
+                result.errors.append(error.message)
+                log.warning("push failed: %s", error.message)
+                self._rest(error)
+                self._wake.set()
         result.remaining = self.queue.pending_count
         return result
+
+    async def _drain(self, result: ProcessResult) -> None:
+        size = self.batch_size
+        mended: set[str] = set()
+        while await self._ready() and (items := await self._next(size)):
+            began = time.monotonic()
+            try:
+                answer = await self._push(items)
+                await self._settle(items, answer, result)
+            except (TooLarge, Invalid, Malformed) as error:
+                if len(items) == 1:
+                    await self._put_off(items[0], error)
+                size = max(1, len(items) // 2)
+                continue
+            except Clash as error:
+                # The same twice in one drain is no restore: then it waits like any other failure.
+                if error.code in mended or not await self._mend(error):
+                    raise
+                mended.add(error.code)
+                continue
+            finally:
+                self.queue.came_back()
+            self._failures = 0
+            size = min(size * 2, self._batch_max) if time.monotonic() - began < QUICK else size
+            await self._sleep(answer.backpressure.after_ms / 1000)
+
+    async def _ready(self) -> bool:
+        """Whether there is somebody to push to and something to push. The first time after an outage it waits: a
+        thousand sites may have come back at once. Raises Fenced, and what else central answers."""
+        if not self.connectivity.is_online or not self.queue.pending_count:
+            return False
+        await self.session.ready()
+        if self._spread_due:
+            self._spread_due = False
+            await self._sleep(self._chance() * self.session.spread)
+        return self.connectivity.is_online
+
+    async def _push(self, items: list[PushItem]) -> PushAnswer:
+        now = self.queue.clock.stamp().boottime
+        due = now >= self._accounts_at
+        told = await self.queue.database.store.read(accounts.read) if due else []
+        answer = await self.proxy.push(items, fence=self.session.fence, accounts=told)
+        self.session.prolonged()
+        self._accounts_at = now + ACCOUNTS_EVERY if due else self._accounts_at
+        return answer
+
+    async def _mend(self, error: Clash) -> bool:
+        """Whether the push may go again at once: its fence may only have grown old, and a central that was restored
+        from a backup has to hear again what it settled."""
+        if error.code == Fenced.code:
+            self.session.doubt()
+            return True
+        return error.code == "generation_changed" and await self._mirror.begin_generation(await self.proxy.generation())
 
     async def start(self) -> None:
         self._loop.start()
@@ -119,10 +168,16 @@ class QueueProcessor:
             await self.process_queue()
             due = await self.queue.database.store.read(self.queue.next_due)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), None if due is None else max(due, 0.05))
+                pause = max(due, 0.05) if due is not None and self.connectivity.is_online else None
+                await asyncio.wait_for(self._wake.wait(), pause)
 
     def _rest(self, error: PureBootError) -> None:
         """Agent-level backoff: however much waits and arrives, one agent asks once in a while."""
+        if error.code == Fenced.code:
+            self.session.refused()
+            self._pause = self.session.retry_in + self._chance()
+            self._rested.clear()
+            return
         asked = None
         if isinstance(error, Busy) and not isinstance(error, CentralUnavailable):
             asked = error.retry_after
@@ -135,7 +190,7 @@ class QueueProcessor:
         self._rested.set()
 
     async def _next(self, size: int) -> list[PushItem]:
-        return await self.queue.database.store.read(lambda c: self.queue.batch(c, size))
+        return await self.queue.database.store.write(lambda tx: self.queue.take(tx, size))
 
     async def _settle(self, items: list[PushItem], answer: PushAnswer, result: ProcessResult) -> None:
         stopped: set[str] = set()
@@ -168,6 +223,8 @@ class QueueProcessor:
     async def _link_changed(self, online: bool) -> None:
         if online:
             self._failures = 0
+            self._spread_due = True
+            self.session.doubt()
             self._rested.set()
             self._wake.set()
 

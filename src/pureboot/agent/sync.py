@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from pureboot.agent import sweep
 from pureboot.agent.cache.state_cache import NodeStateCache
 from pureboot.agent.central_client import CentralClient
 from pureboot.agent.conflicts import ConflictDetector
@@ -24,7 +25,7 @@ from pureboot.agent.site import SiteState
 from pureboot.core.backoff import Backoff
 from pureboot.core.errors import CentralUnavailable, Forbidden, PureBootError, Unauthenticated
 from pureboot.core.lifecycle import NodeState
-from pureboot.wire.messages import NodeDocument
+from pureboot.wire.messages import FeedPage, NodeDocument
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class CacheSyncService:
         self._loops = (Loop("feed", self._follow), Loop("content", self._keep_content))
         self._compare_due = True
         self.refused = ""
-        connectivity.on_recovery(self._recovered)
+        connectivity.add_listener(self._link_changed)
 
     async def sync_once(self, wait: float = 0) -> tuple[int, int]:
         """Pages and items read. `wait`: seconds central may hold back an answer that would be empty. Raises what
@@ -76,9 +77,11 @@ class CacheSyncService:
         pages = items = 0
         more = True
         while more:
-            page = await self._client.changes(self._site.position.cursor, wait=0 if pages else wait)
-            await self._mirror.store_page(page)
+            page = await self._page(wait=0 if pages else wait)
             await self._connectivity.heard()
+            if not await self._mirror.store_page(page):
+                await self._drain()
+                continue
             pages, items, more = pages + 1, items + len(page.items), page.more
         self.refused = ""
         if items:
@@ -87,6 +90,17 @@ class CacheSyncService:
             await self._detector.check_conflicts(await self._cache.database.store.read(_documents))
             self._compare_due = False
         return pages, items
+
+    async def _page(self, wait: float) -> FeedPage:
+        cursor = self._site.position.cursor
+        try:
+            return await self._client.changes(cursor, wait=wait)
+        except PureBootError as error:
+            if error.code != "cursor_too_old" or cursor == sweep.START:
+                raise
+        log.warning("central's feed no longer knows this agent's place in it; it is read from its start")
+        await self._mirror.begin_pass()
+        return await self._client.changes(sweep.START, wait=0)
 
     async def fetch_needed(self) -> tuple[int, tuple[str, ...]]:
         """Files fetched now, and those still missing: what the workflows of this site's nodes need, the approved ones'
@@ -167,9 +181,11 @@ class CacheSyncService:
         else:
             log.warning("reading the feed failed: %s", error.message)
 
-    def _recovered(self) -> None:
-        self._compare_due = True
-        self.request()
+    async def _link_changed(self, online: bool) -> None:
+        """The end of an outage. A hiccup is none: a central that is well but takes nothing must not cut the backoff."""
+        if online:
+            self._compare_due = True
+            self.request()
 
 
 def _documents(connection: sqlite3.Connection) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, insert, select, update
 from pureboot.central import tables as t
 from pureboot.central.bodies import TokenAnswer
 from pureboot.central.clock import new_id
-from pureboot.central.sql import upsert
+from pureboot.central.sql import locked, upsert
 from pureboot.core.errors import Clash, Forbidden, Unauthenticated
 from pureboot.wire.messages import (
     AgentCredential,
@@ -96,7 +96,7 @@ def register_agent(conn: Connection, request: AgentRegistration, now: datetime) 
 def _spend(conn: Connection, request: AgentRegistration, now: datetime) -> str:
     tokens = t.agent_token
     query = select(tokens, t.site.c.name).join(t.site).where(tokens.c.token_hash == digest(request.token))
-    row = conn.execute(query.with_for_update()).first()
+    row = conn.execute(query.with_for_update(of=tokens)).first()
     if row is None or row.used_at is not None or row.expires_at <= now:
         raise Forbidden(
             "This registration token is wrong, used, replaced by a newer one, or too old.",
@@ -127,7 +127,9 @@ def _new_agent(request: AgentRegistration, answer: AgentCredential, now: datetim
 
 def heartbeat(conn: Connection, agent: Agent, beat: Heartbeat, now: datetime) -> HeartbeatAnswer:
     """Hands out the commands that wait for the agent."""
-    commands = conn.execute(select(t.agent.c.commands).where(t.agent.c.id == agent.id).with_for_update()).scalar_one()
+    commands = conn.execute(locked(select(t.agent.c.commands).where(t.agent.c.id == agent.id))).scalar()
+    if commands is None:
+        raise Unauthenticated("This agent's site was removed.", code="unknown_token")
     conn.execute(
         update(t.agent)
         .where(t.agent.c.id == agent.id)
@@ -147,7 +149,7 @@ def command(conn: Connection, site_id: str, name: str) -> None:
     query = select(t.agent.c.id, t.agent.c.commands).where(
         t.agent.c.site_id == site_id, t.agent.c.replaced_at.is_(None)
     )
-    row = conn.execute(query.with_for_update()).first()
+    row = conn.execute(locked(query)).first()
     if row is None:
         raise Clash("This site has no agent.", code="no_agent", hint="Register one with a token of this site.")
     entry = {"command": name}

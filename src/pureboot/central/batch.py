@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, or_, select, union
 
-from pureboot.central import conflicts, node_log, node_rows
+from pureboot.central import conflicts, node_log, node_rows, notices
 from pureboot.central import tables as t
 from pureboot.central.accounts import Agent
 from pureboot.central.conflicts import StoredConflict
@@ -87,6 +87,8 @@ class Batch:
     receipt_rows: list[dict[str, Any]] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     events: list[Happening] = field(default_factory=list)
+    # Items that somebody gave up, of nodes this central does not know.
+    discards: list[Happening] = field(default_factory=list)
     _new_nodes: dict[str, None] = field(default_factory=dict)
     _new_aliases: dict[str, str] = field(default_factory=dict)
     _dirty_nodes: dict[str, None] = field(default_factory=dict)
@@ -167,6 +169,9 @@ class Batch:
         self._store_aliases(conn)
         node_log.record_steps(conn, self.steps)
         node_log.record_events(conn, self.events)
+        for given_up in self.discards:
+            detail = given_up.metadata | {"reason": given_up.message}
+            notices.record(conn, self.site_id, "sync_discarded", given_up.metadata["item_id"], detail, self.now)
         conflicts.save(conn, [self.conflicts[id] for id in self._dirty_conflicts])
         insert_all(conn, insert(t.sync_receipt), self.receipt_rows)
         for id in self._news:
@@ -183,7 +188,7 @@ class Batch:
 
 
 def load(conn: Connection, sender: Sender, offers: Sequence[Offer], generation: int, now: datetime) -> Batch:
-    conn.execute(select(t.agent.c.id).where(t.agent.c.id == sender.agent.id).with_for_update())
+    """Under the lock of the sender's site (`sessions.lock_site`)."""
     receipts = _receipts(conn, [ref for o in offers for ref in (o.item.id, o.item.after) if ref])
     registrations = [o.change for o in offers if isinstance(o.change, Registration)]
     refs = {o.item.lane for o in offers} | {r.node_id for r in registrations}

@@ -44,6 +44,31 @@ class SiteView(SiteDocument):
     agent_last_seen: datetime | None = None
 
 
+class Notice(Lenient):
+    """`subject`: the epoch of a copy that was fenced off, or the item that was given up."""
+
+    kind: str
+    subject: str
+    detail: dict[str, Any]
+    times: int
+    first_at: datetime
+    last_at: datetime
+
+
+class EpochGap(Lenient):
+    """`gap` items of this epoch are neither settled, discarded nor queued; central has `received` of its items."""
+
+    agent_id: str
+    epoch: str
+    made: int
+    settled: int
+    discarded: int
+    queued: int
+    received: int
+    gap: int
+    reported_at: datetime
+
+
 class SiteHealth(Lenient):
     """`metrics` are those of the last heartbeat; `nodes` counts the site's nodes by state."""
 
@@ -55,6 +80,8 @@ class SiteHealth(Lenient):
     nodes: dict[str, int]
     nodes_total: int
     conflicts_pending: int
+    notices: list[Notice]
+    epoch_gaps: list[EpochGap]
 
 
 class TokenAnswer(Lenient):

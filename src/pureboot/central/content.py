@@ -18,8 +18,9 @@ from sqlalchemy import Connection, Row, select
 
 from pureboot.central import tables as t
 from pureboot.central.clock import new_id
+from pureboot.central.generation import first_number, generation_of
 from pureboot.central.positions import EVERYWHERE, publish
-from pureboot.central.sql import page_by, upsert
+from pureboot.central.sql import locked, page_by, upsert
 from pureboot.core.errors import Invalid, NotFound, StorageFull
 from pureboot.wire.messages import ContentCategory, ContentDocument, ListPage
 
@@ -106,7 +107,9 @@ class Shelf:
         """Under its digest, durably. Over an equal file it changes nothing."""
         target = self.path(upload.digest)
         target.parent.mkdir(parents=True, exist_ok=True)
-        upload.path.rename(target)
+        # A transaction that is tried again finds it kept.
+        if upload.path.exists():
+            upload.path.rename(target)
         for folder in (target.parent, target.parent.parent):
             _sync_folder(folder)
 
@@ -148,17 +151,18 @@ def document(row: Row[Any]) -> ContentDocument:
     return ContentDocument.model_validate(row._asdict())
 
 
-def find(conn: Connection, category: ContentCategory, path: str) -> ContentDocument:
+def find(conn: Connection, category: ContentCategory, path: str, *, lock: bool = False) -> ContentDocument:
     """Raises NotFound."""
-    row = _row(conn, category, path)
+    row = _row(conn, category, path, lock=lock)
     if row is None or row.deleted_at is not None:
         raise NotFound(f"There is no content {category}/{path[:100]}.", code="unknown_content")
     return document(row)
 
 
-def _row(conn: Connection, category: ContentCategory, path: str) -> Row[Any] | None:
+def _row(conn: Connection, category: ContentCategory, path: str, *, lock: bool) -> Row[Any] | None:
     columns = t.content.c
-    return conn.execute(select(t.content).where(columns.category == category.value, columns.path == path)).first()
+    query = select(t.content).where(columns.category == category.value, columns.path == path)
+    return conn.execute(locked(query) if lock else query).first()
 
 
 def put(
@@ -166,7 +170,7 @@ def put(
 ) -> ContentDocument:
     """The same file again changes nothing. The file is in its place before the row that names it commits."""
     shelf.keep(upload)
-    old = _row(conn, category, path)
+    old = _row(conn, category, path, lock=True)
     if old is not None and old.deleted_at is None and old.digest == upload.digest:
         return document(old)
     row = {
@@ -174,7 +178,7 @@ def put(
         "path": path,
         "digest": upload.digest,
         "size": upload.size,
-        "version": old.version + 1 if old else 1,
+        "version": old.version + 1 if old else first_number(generation_of(conn)),
         "updated_at": now,
         "deleted_at": None,
     }
@@ -184,7 +188,7 @@ def put(
 
 def remove(conn: Connection, category: ContentCategory, path: str, now: datetime) -> None:
     """Its bytes stay on disk; other names may share them, and readers may be at it."""
-    found = find(conn, category, path)
+    found = find(conn, category, path, lock=True)
     values = found.model_dump(mode="json") | {"updated_at": now, "deleted_at": now, "version": found.version + 1}
     _store(conn, values)
 

@@ -1,28 +1,33 @@
-"""The one door to the database: `write` and `read` run a plain function on a connection, in a thread.
-
-SQLite has one writer; so do we, and nobody waits for a lock. `BEGIN IMMEDIATE` is sent by us, since Python's driver
-would begin late, by itself, and not at all before DDL.
-"""
+"""The one door to the database: `write` and `read` run a plain function on a connection, in a thread."""
 
 import asyncio
+import random
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, QueuePool, create_engine, event
-from sqlalchemy.exc import DatabaseError, OperationalError, TimeoutError
+from sqlalchemy import URL, Connection
+from sqlalchemy.exc import (
+    DatabaseError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    NotSupportedError,
+    ProgrammingError,
+    TimeoutError,
+)
 
-from pureboot.central import migrations, positions
+from pureboot.central import engines, migrations, positions
 from pureboot.central.bell import Bell
-from pureboot.core.errors import Busy, SettingsError, StorageFull
+from pureboot.core.errors import Busy, Invalid, SettingsError, StorageFull
 
 T = TypeVar("T")
 
-# Reads are short; more threads would only take turns for Python's lock.
-READERS = 4
+# How often a transaction is tried that others get in the way of. The lock order makes a second try rare already.
+TRIES = 5
 
 
 class Database:
@@ -31,19 +36,19 @@ class Database:
     `bell` rings after each commit that left something on the feed.
     """
 
-    def __init__(self, path: Path, bell: Bell) -> None:
+    def __init__(self, url: URL, bell: Bell) -> None:
         self.bell = bell
-        self._writing = _engine(path, "BEGIN IMMEDIATE", 1)
-        self._reading = _engine(path, "BEGIN", READERS, "PRAGMA query_only = 1")
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="central-writer")
-        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="central-reader")
+        self._engines = engines.connect(url)
+        self._writers = ThreadPoolExecutor(self._engines.writers, thread_name_prefix="central-writer")
+        self._readers = ThreadPoolExecutor(engines.READERS, thread_name_prefix="central-reader")
         try:
-            migrations.upgrade(self._writing)
+            migrations.upgrade(self._engines.writing)
         except DatabaseError as error:
-            raise SettingsError(f"The database {path} cannot be opened: {error.orig}.") from None
+            raise SettingsError(f"The database {_named(url)} cannot be opened: {engines.first_line(error)}.") from None
         except CommandError:
             raise SettingsError(
-                f"The database {path} was written by a newer PureBoot.", hint="Start that version, or a newer one."
+                f"The database {_named(url)} was written by a newer PureBoot.",
+                hint="Start that version, or a newer one.",
             ) from None
 
     def __enter__(self) -> Self:
@@ -54,13 +59,16 @@ class Database:
 
     def close(self) -> None:
         """Ends after what was begun before has committed."""
-        self._writer.shutdown()
+        self._writers.shutdown()
         self._readers.shutdown()
-        self._reading.dispose()
-        self._writing.dispose()
+        self._engines.dispose()
 
     async def write(self, work: Callable[[Connection], T]) -> T:
-        """Runs `work` in one transaction; what it returns counts, for it is on disk. What it raises leaves nothing."""
+        """Runs `work` in one transaction; what it returns counts, for it is on disk. What it raises leaves nothing.
+
+        Where another transaction got in the way, `work` runs again, so beside the database it may change only
+        what bears being changed twice.
+        """
         loop = asyncio.get_running_loop()
 
         def commit() -> T:
@@ -69,7 +77,7 @@ class Database:
             loop.call_soon_threadsafe(self.bell.ring, scopes)
             return result
 
-        return await loop.run_in_executor(self._writer, commit)
+        return await loop.run_in_executor(self._writers, commit)
 
     def write_now(self, work: Callable[[Connection], T]) -> T:
         """As `write`, in this thread: before anything is served."""
@@ -80,14 +88,31 @@ class Database:
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._look, work)
 
     def _commit(self, work: Callable[[Connection], T]) -> tuple[T, set[str]]:
-        with _explained(), self._writing.begin() as conn:
+        with _explained():
+            for tried in range(1, TRIES):
+                try:
+                    return self._attempt(work)
+                except DBAPIError as error:
+                    if not engines.raced(error):
+                        raise
+                    # Apart, or the same two would meet again.
+                    time.sleep(random.uniform(0, 0.01 * 2**tried))
+            return self._attempt(work)
+
+    def _attempt(self, work: Callable[[Connection], T]) -> tuple[T, set[str]]:
+        with self._engines.writing.begin() as conn:
             positions.begin(conn)
             result = work(conn)
             return result, positions.settle(conn)
 
     def _look(self, work: Callable[[Connection], T]) -> T:
-        with _explained(), self._reading.begin() as conn:
+        with _explained(), self._engines.reading.begin() as conn:
             return work(conn)
+
+
+def _named(url: URL) -> str:
+    """As an operator knows it; without its password."""
+    return (url.database if url.get_backend_name() == "sqlite" else None) or url.render_as_string()
 
 
 @contextmanager
@@ -95,27 +120,14 @@ def _explained() -> Iterator[None]:
     """The database's own troubles as ours; a mistake in a statement stays what it is."""
     try:
         yield
-    except OperationalError as error:
-        if "full" in str(error.orig):
+    except DataError as error:
+        raise Invalid(f"The database cannot hold a value of this: {engines.first_line(error)}.") from error
+    except (IntegrityError, ProgrammingError, NotSupportedError):
+        raise
+    # What is left is the database's own: a lock, a lost connection, a damaged page. It is no item's fault.
+    except DatabaseError as error:
+        if engines.disk_is_full(error):
             raise StorageFull("The database has no space left; nothing was stored.", retry_after=30) from error
-        raise Busy(f"The database cannot do this now: {error.orig}.", retry_after=5) from error
+        raise Busy(f"The database cannot do this now: {engines.first_line(error)}.", retry_after=5) from error
     except TimeoutError as error:
         raise Busy("The database has no connection free.", retry_after=1) from error
-
-
-def _engine(path: Path, begin: str, size: int, *pragmas: str) -> Engine:
-    engine = create_engine(f"sqlite:///{path}", poolclass=QueuePool, pool_size=size, max_overflow=0)
-
-    @event.listens_for(engine, "connect")
-    def prepare(connection: Any, _: object) -> None:
-        connection.isolation_level = None
-        for pragma in ("PRAGMA busy_timeout = 10000", "PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL"):
-            connection.execute(pragma)
-        for pragma in ("PRAGMA foreign_keys = 1", *pragmas):
-            connection.execute(pragma)
-
-    @event.listens_for(engine, "begin")
-    def begin_for_real(conn: Connection) -> None:
-        conn.exec_driver_sql(begin)
-
-    return engine

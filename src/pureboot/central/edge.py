@@ -2,7 +2,8 @@
 
 import logging
 import zlib
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -18,6 +19,7 @@ from pureboot.central.accounts import Admin, Agent, identify
 from pureboot.central.clock import Clock
 from pureboot.central.content import Shelf
 from pureboot.central.db import Database
+from pureboot.central.gate import Gate
 from pureboot.central.ingest import Ingest
 from pureboot.central.metrics import Metrics
 from pureboot.core.errors import Forbidden, Invalid, Malformed, NotFound, PureBootError, TooLarge, Unauthenticated
@@ -37,6 +39,7 @@ class Services:
     clock: Clock
     shelf: Shelf
     ingest: Ingest
+    gate: Gate
     metrics: Metrics
     max_body_bytes: int
 
@@ -115,7 +118,21 @@ class BoundedRequest(Request):
         return bytes(read)
 
     async def json(self) -> Any:
-        return read_json(await self.body())
+        body = await self.body()
+        # JSON can write the character 0 only like this. No text in PostgreSQL holds it, so none here does.
+        return _without_nul(read_json(body)) if b"\\u0000" in body else read_json(body)
+
+
+def _without_nul(value: Any) -> Any:
+    match value:
+        case str():
+            return value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+        case list():
+            return [_without_nul(each) for each in value]
+        case dict():
+            return {_without_nul(key): _without_nul(each) for key, each in value.items()}
+        case other:
+            return other
 
 
 class OpenRoute(APIRoute):
@@ -123,9 +140,17 @@ class OpenRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def bounded(request: Request) -> Response:
-            return await handle(BoundedRequest(request.scope, request.receive))
+            if "\0" in request.url.path or "%00" in request.url.query:
+                raise NotFound("No address holds the character 0.")
+            mine = BoundedRequest(request.scope, request.receive)
+            async with self.admission(mine):
+                return await handle(mine)
 
         return bounded
+
+    def admission(self, request: Request) -> AbstractAsyncContextManager[None]:
+        """Everybody may come in, at once."""
+        return nullcontext()
 
 
 class GuardedRoute(OpenRoute):
@@ -139,6 +164,16 @@ class GuardedRoute(OpenRoute):
             return await handle(request)
 
         return guarded
+
+
+class AdmittedRoute(GuardedRoute):
+    """Lets only so many in at once. Whoever sends slowly takes nobody's place: a body is whole before it counts."""
+
+    @asynccontextmanager
+    async def admission(self, request: Request) -> AsyncIterator[None]:
+        await request.body()
+        with services(request).gate.admitted():
+            yield
 
 
 async def _identified(request: Request) -> Admin | Agent:

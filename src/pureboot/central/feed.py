@@ -14,28 +14,52 @@ from pureboot.central import tables as t
 from pureboot.central.db import Database
 from pureboot.central.generation import generation_of
 from pureboot.central.positions import EVERYWHERE
-from pureboot.core.errors import Malformed
+from pureboot.core.errors import Gone, Malformed, Unauthenticated
 from pureboot.wire.messages import FeedItem, FeedPage
 
 
 @dataclass(frozen=True, slots=True)
-class Cursor:
-    """How far an agent has read: its site's changes, and those that concern every site."""
+class Place:
+    """A place in both feeds that an agent reads: its site's changes, and those that concern every site."""
 
     site: int
     everywhere: int
 
-    @classmethod
-    def parse(cls, text: str) -> "Cursor":
-        if text in ("", "0"):
-            return cls(0, 0)
-        site, _, everywhere = text.partition(".")
-        if all(part.isascii() and part.isdigit() and len(part) <= 18 for part in (site, everywhere)):
-            return cls(int(site), int(everywhere))
-        raise Malformed("This cursor is not one that the feed gave out.", code="malformed_cursor", hint="Start at 0.")
+    def reaches(self, other: "Place") -> bool:
+        return self.site >= other.site and self.everywhere >= other.everywhere
 
     def __str__(self) -> str:
         return f"{self.site}.{self.everywhere}"
+
+
+START = Place(0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """How far an agent has read. `walk`: where the feed ended when it began at 0, until it has come that far.
+
+    Who walks from 0 meets every entity there is, so it misses no tombstone that is older than its walk.
+    """
+
+    at: Place
+    walk: Place | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "Cursor":
+        if text in ("", "0"):
+            return cls(START)
+        parts = text.split(".")
+        if len(parts) in (2, 4) and all(p.isascii() and p.isdigit() and len(p) <= 18 for p in parts):
+            numbers = [int(part) for part in parts]
+            return cls(Place(*numbers[:2]), Place(*numbers[2:]) if numbers[2:] else None)
+        raise Malformed("This cursor is not one that the feed gave out.", code="malformed_cursor", hint="Start at 0.")
+
+    def __str__(self) -> str:
+        return f"{self.at}.{self.walk}" if self.walk else str(self.at)
+
+    def moved(self, at: Place) -> "Cursor":
+        return Cursor(at, None if self.walk is None or at.reaches(self.walk) else self.walk)
 
 
 async def follow(db: Database, site_id: str, since: Cursor, limit: int, wait: float) -> FeedPage:
@@ -55,18 +79,51 @@ async def follow(db: Database, site_id: str, since: Cursor, limit: int, wait: fl
 
 def page(conn: Connection, site_id: str, since: Cursor, limit: int) -> FeedPage:
     """What every site gets comes first, so that a node's workflow is there before the node."""
-    shared = _rows(conn, EVERYWHERE, since.everywhere, limit + 1)
-    own = _rows(conn, site_id, since.site, limit + 1 - min(len(shared), limit))
+    last, floor = bounds(conn, site_id)
+    since = _checked(since, last, floor)
+    shared = _rows(conn, EVERYWHERE, since.at.everywhere, limit + 1)
+    own = _rows(conn, site_id, since.at.site, limit + 1 - min(len(shared), limit))
     rows = (shared + own)[:limit]
-    end = Cursor(
-        max((row.pos for row in rows if row.site == site_id), default=since.site),
-        max((row.pos for row in rows if row.site == EVERYWHERE), default=since.everywhere),
+    more = len(shared) + len(own) > len(rows)
+    read = Place(
+        max((row.pos for row in rows if row.site == site_id), default=since.at.site),
+        max((row.pos for row in rows if row.site == EVERYWHERE), default=since.at.everywhere),
     )
     return FeedPage(
         generation=generation_of(conn),
         items=_items(conn, rows),
-        next=str(end),
-        more=len(shared) + len(own) > len(rows),
+        # At the end nothing is left to read, also where its last row was a tombstone that is forgotten.
+        next=str(since.moved(read if more else last)),
+        more=more,
+    )
+
+
+def _checked(since: Cursor, last: Place, floor: Place) -> Cursor:
+    """Raises Gone where deletions after the cursor may be forgotten, and for a cursor beyond the end."""
+    if since.at == START and since.walk is None:
+        return Cursor(START, last)
+    if not last.reaches(since.at):
+        raise _gone("lies beyond the end of the feed; central was restored from a backup")
+    if not (since.walk or since.at).reaches(floor):
+        raise _gone("is so old that deletions after it are forgotten")
+    return since
+
+
+def bounds(conn: Connection, site_id: str) -> tuple[Place, Place]:
+    """Where the feed ends, and below which place tombstones are missing."""
+    query = select(t.site_pos).where(t.site_pos.c.site.in_([site_id, EVERYWHERE]))
+    rows = {row.site: row for row in conn.execute(query)}
+    if site_id not in rows:
+        raise Unauthenticated("This agent's site was removed.", code="unknown_token")
+    own, shared = rows[site_id], rows[EVERYWHERE]
+    return Place(own.pos, shared.pos), Place(own.floor, shared.floor)
+
+
+def _gone(why: str) -> Gone:
+    return Gone(
+        f"This cursor {why}.",
+        code="cursor_too_old",
+        hint="Begin at 0, and forget what is not on the feed then, but for nodes with items still to send.",
     )
 
 

@@ -8,12 +8,12 @@ from itertools import groupby
 
 from sqlalchemy import Connection
 
-from pureboot.central import push
+from pureboot.central import push, sessions
 from pureboot.central.accounts import Agent
 from pureboot.central.clock import Clock
 from pureboot.central.db import Database
-from pureboot.core.errors import PureBootError
-from pureboot.wire.messages import Outcome, PushAnswer, PushItem, PushResult
+from pureboot.core.errors import Fenced, PureBootError
+from pureboot.wire.messages import Outcome, PushAnswer, PushItem, PushRequest, PushResult
 
 log = logging.getLogger(__name__)
 
@@ -23,44 +23,55 @@ class Ingest:
     db: Database
     clock: Clock
 
-    async def push(self, agent: Agent, items: Sequence[PushItem], generation: int) -> PushAnswer:
-        """Results in the order of `items`. Trouble that is nobody's item (a full disk) is raised: it counts against
+    async def push(self, agent: Agent, request: PushRequest) -> PushAnswer:
+        """Results in the order of the items. Trouble that is nobody's item (a full disk) is raised: it counts against
         none of them."""
-        answer = await self._settle(agent, items, generation)
-        return answer.model_copy(update={"results": _in_order(items, answer.results)})
-
-    async def _settle(self, agent: Agent, items: Sequence[PushItem], generation: int) -> PushAnswer:
         try:
-            return await self._commit(agent, items, generation)
+            answer = await self._settle(agent, request)
+        except Fenced:
+            log.warning("a second copy of an agent tries to write: site=%s epoch=%s", agent.site_id, request.epoch)
+            now = self.clock.now()
+            await self.db.write(lambda conn: sessions.alarm_of_push(conn, agent, request.epoch, now))
+            raise
+        return answer.model_copy(update={"results": _in_order(request.items, answer.results)})
+
+    async def _settle(self, agent: Agent, request: PushRequest) -> PushAnswer:
+        try:
+            return await self._commit(agent, request)
         except PureBootError:
             raise
         except Exception as error:  # whatever an item made it stumble over, the other items go on
-            log.exception("a push was rolled back: site=%s items=%d", agent.site_id, len(items))
-            return await self._by_parts(agent, items, generation, error)
+            log.exception("a push was rolled back: site=%s items=%d", agent.site_id, len(request.items))
+            return await self._by_parts(agent, request, error)
 
-    async def _by_parts(self, agent: Agent, items: Sequence[PushItem], generation: int, error: Exception) -> PushAnswer:
+    async def _by_parts(self, agent: Agent, request: PushRequest, error: Exception) -> PushAnswer:
         """Lane by lane; in a lane item by item, up to the first that cannot be settled: what follows it waits."""
+        items, generation = request.items, request.generation
         lanes = _lanes(items)
         if len(lanes) > 1:
-            return _united([await self._settle(agent, lane, generation) for lane in lanes], generation)
+            return _united([await self._settle(agent, _only(request, lane)) for lane in lanes], generation)
         if len(items) == 1:
             log.error("an item is put off: item=%s lane=%s: %s", items[0].id, items[0].lane, error)
             return _put_off(items, "error: central stumbled over this item; its log says more.", generation)
         parts: list[PushAnswer] = []
         for done, item in enumerate(items, start=1):
-            parts.append(await self._settle(agent, [item], generation))
+            parts.append(await self._settle(agent, _only(request, [item])))
             if parts[-1].results[0].outcome is Outcome.RETRY_LATER:
                 parts.append(_put_off(items[done:], f"blocked: waits for {item.id} of its lane.", generation))
                 break
         return _united(parts, generation)
 
-    async def _commit(self, agent: Agent, items: Sequence[PushItem], generation: int) -> PushAnswer:
+    async def _commit(self, agent: Agent, request: PushRequest) -> PushAnswer:
         now = self.clock.now()
 
         def work(conn: Connection) -> PushAnswer:
-            return push.settle(conn, agent, items, generation, now)
+            return push.settle(conn, agent, request, now)
 
         return await self.db.write(work)
+
+
+def _only(request: PushRequest, items: Sequence[PushItem]) -> PushRequest:
+    return request.model_copy(update={"items": items})
 
 
 def _lanes(items: Sequence[PushItem]) -> list[list[PushItem]]:

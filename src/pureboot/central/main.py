@@ -6,20 +6,24 @@ import logging
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from fastapi import FastAPI
-from sqlalchemy import Connection
+from sqlalchemy import URL, Connection
 
-from pureboot.central import accounts
+from pureboot.central import accounts, engines
 from pureboot.central.app import create_app
 from pureboot.central.bell import Bell
 from pureboot.central.clock import Clock, SystemClock
 from pureboot.central.content import Shelf
 from pureboot.central.db import Database
 from pureboot.central.edge import Services
+from pureboot.central.gate import Gate
+from pureboot.central.generation import begin_anew, generation_of
+from pureboot.central.housekeeping import Housekeeping
 from pureboot.central.ingest import Ingest
 from pureboot.central.metrics import Metrics
 from pureboot.config.central import CentralSettings
@@ -29,12 +33,14 @@ from pureboot.wire.http import bind, serve_http
 log = logging.getLogger(__name__)
 
 TOKEN_FILE = "admin-token"
+GENERATION_FILE = "generation"
 
 
 @dataclass(frozen=True, slots=True)
 class Central:
     app: FastAPI
     db: Database
+    housekeeping: Housekeeping
 
     def stop_waiting(self) -> None:
         """Long polls answer at once from now on."""
@@ -47,18 +53,46 @@ def build(settings: CentralSettings, clock: Clock | None = None) -> Iterator[Cen
     clock = clock or SystemClock()
     folder = _usable(settings.data_dir)
     shelf = Shelf(folder / "content")
-    with _alone(folder), Database(_database_file(settings), Bell()) as db:
+    with _alone(folder), Database(_database(settings), Bell()) as db:
         shelf.open()
         _let_admin_in(db, folder / TOKEN_FILE, clock)
+        _remember_generation(folder, db.write_now(generation_of))
         services = Services(
             db=db,
             clock=clock,
             shelf=shelf,
             ingest=Ingest(db, clock),
+            gate=Gate(settings.max_pushes),
             metrics=Metrics(),
             max_body_bytes=settings.max_body_bytes,
         )
-        yield Central(create_app(services), db)
+        yield Central(create_app(services), db, Housekeeping(db, clock, timedelta(days=settings.tombstone_days)))
+
+
+def post_restore(settings: CentralSettings, *, known: int = 0) -> int:
+    """To be done once after the database came from a backup. Returns the new generation.
+
+    `known`: the newest generation that any agent has seen, where the data folder does not remember it. Raises
+    SettingsError, also while central runs.
+    """
+    folder = _usable(settings.data_dir)
+    with _alone(folder), Database(_database(settings), Bell()) as db:
+        remembered = max(known, _remembered_generation(folder))
+        new = db.write_now(lambda conn: begin_anew(conn, remembered))
+        _remember_generation(folder, new)
+        return new
+
+
+def _remembered_generation(folder: Path) -> int:
+    """Outside the database: a second restore of one backup must not make the same generation twice."""
+    with suppress(OSError, ValueError):
+        return int((folder / GENERATION_FILE).read_text())
+    return 0
+
+
+def _remember_generation(folder: Path, generation: int) -> None:
+    if generation > _remembered_generation(folder):
+        (folder / GENERATION_FILE).write_text(f"{generation}\n")
 
 
 def _usable(folder: Path) -> Path:
@@ -86,12 +120,10 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _database_file(settings: CentralSettings) -> Path:
-    return (
-        Path(settings.database_url.removeprefix("sqlite:///"))
-        if settings.database_url
-        else (settings.data_dir / "central.db")
-    )
+def _database(settings: CentralSettings) -> URL:
+    if settings.database_url:
+        return engines.address(settings.database_url)
+    return engines.sqlite_file(settings.data_dir / "central.db")
 
 
 def _let_admin_in(db: Database, file: Path, clock: Clock) -> None:
@@ -119,15 +151,20 @@ async def run(settings: CentralSettings) -> None:
     """Serve until SIGTERM or SIGINT. Raises SettingsError."""
     with bind(settings.host, settings.port) as sock, build(settings) as central, _until_told(central) as stop:
         host, port = sock.getsockname()[:2]
-        await serve_http(
-            central.app,
-            sock,
-            stop=stop,
-            on_started=lambda: log.info("central serves: host=%s port=%d data_dir=%s", host, port, settings.data_dir),
-            max_connections=settings.max_connections,
-            certfile=settings.tls_certfile,
-            keyfile=settings.tls_keyfile,
-        )
+        async with asyncio.TaskGroup() as group:
+            keeping = group.create_task(central.housekeeping.run())
+            await serve_http(
+                central.app,
+                sock,
+                stop=stop,
+                on_started=lambda: log.info(
+                    "central serves: host=%s port=%d data_dir=%s", host, port, settings.data_dir
+                ),
+                max_connections=settings.max_connections,
+                certfile=settings.tls_certfile,
+                keyfile=settings.tls_keyfile,
+            )
+            keeping.cancel()
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, bindparam, delete, insert, select, updat
 
 from pureboot.central import tables as t
 from pureboot.central.positions import publish
-from pureboot.central.sql import insert_all
+from pureboot.central.sql import insert_all, locked
 from pureboot.core.lifecycle import NodeState, Stage
 from pureboot.core.mac import MacAddress
 from pureboot.core.node import Node
@@ -52,7 +52,7 @@ def owners(conn: Connection, macs: Collection[str]) -> dict[str, str]:
 def load(conn: Connection, ids: Collection[str], *, lock: bool = False) -> dict[str, StoredNode]:
     """Those of `ids` that exist, deleted ones too; locked in the order of their ids."""
     query = select(t.node).where(t.node.c.id.in_(ids)).order_by(t.node.c.id)
-    rows = list(conn.execute(query.with_for_update() if lock else query))
+    rows = list(conn.execute(locked(query) if lock else query))
     macs = macs_of(conn, [row.id for row in rows])
     return {row.id: from_row(row, macs[row.id]) for row in rows}
 

@@ -10,6 +10,7 @@ from pureboot.central import node_rows, sites, workflows
 from pureboot.central import tables as t
 from pureboot.central.bodies import AdminRegisterBody, NodeCreate, NodePatch, RegisteredNode
 from pureboot.central.clock import new_id
+from pureboot.central.generation import first_number, generation_of
 from pureboot.central.node_rows import StoredNode, announce, document
 from pureboot.central.positions import publish
 from pureboot.central.sql import page_by
@@ -43,7 +44,9 @@ def _stored(conn: Connection, ref: str, *, lock: bool) -> StoredNode:
 
 def by_mac(conn: Connection, mac: MacAddress) -> StoredNode | None:
     id = node_rows.owners(conn, [mac.value]).get(mac.value)
-    return node_rows.load(conn, [id], lock=True)[id] if id else None
+    node = node_rows.load(conn, [id], lock=True)[id] if id else None
+    # While we waited for its lock, it may have been deleted.
+    return node if node and node.deleted_at is None else None
 
 
 def page(
@@ -74,7 +77,7 @@ def create(conn: Connection, body: NodeCreate, now: datetime) -> NodeDocument:
     site = sites.named(conn, body.home_site_id, "home_site_id")
     workflow_id = workflows.named(conn, body.workflow_id).id if body.workflow_id else None
     node = replace(
-        _new(mac, site.id, body.state, now),
+        _new(conn, mac, site.id, body.state, now),
         hostname=printable(body.hostname, 255),
         workflow_id=workflow_id,
         group_id=body.group_id,
@@ -85,9 +88,11 @@ def create(conn: Connection, body: NodeCreate, now: datetime) -> NodeDocument:
     return document(node)
 
 
-def _new(mac: MacAddress, site_id: str, state: NodeState, now: datetime, **fields: Any) -> StoredNode:
+def _new(conn: Connection, mac: MacAddress, site_id: str, state: NodeState, now: datetime, **fields: Any) -> StoredNode:
     stage = Stage(state, 1 if state is NodeState.INSTALLING else 0)
-    return StoredNode(new_id(), (mac,), site_id, stage, 1, 1, created_at=now, updated_at=now, stage_at=now, **fields)
+    first = first_number(generation_of(conn))
+    node = StoredNode(new_id(), (mac,), site_id, stage, first, first, created_at=now, updated_at=now, stage_at=now)
+    return replace(node, **fields)
 
 
 def register(conn: Connection, body: AdminRegisterBody, now: datetime) -> tuple[RegisteredNode, bool]:
@@ -97,7 +102,7 @@ def register(conn: Connection, body: AdminRegisterBody, now: datetime) -> tuple[
     hostname, facts = printable(body.hostname, 255), body.facts()
     node = by_mac(conn, mac)
     if is_new := node is None:
-        node = _new(mac, site.id, NodeState.DISCOVERED, now, hostname=hostname, facts=facts)
+        node = _new(conn, mac, site.id, NodeState.DISCOVERED, now, hostname=hostname, facts=facts)
         node_rows.add(conn, [node])
         announce(conn, node)
     elif node.home_site_id != site.id:

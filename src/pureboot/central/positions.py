@@ -11,6 +11,7 @@ from sqlalchemy import Connection, delete, insert, update
 
 from pureboot.central import tables as t
 from pureboot.central.sql import upsert
+from pureboot.core.errors import Clash
 
 # What every agent gets: workflows and content. No site has this id.
 EVERYWHERE = "*"
@@ -55,7 +56,10 @@ def _write(conn: Connection, scope: str, entries: list[tuple[Kind, str, Op, int]
 def _advance(conn: Connection, scope: str, by: int) -> int:
     """The counter's row was made with its site (`open_feed`)."""
     bump = update(t.site_pos).where(t.site_pos.c.site == scope).values(pos=t.site_pos.c.pos + by)
-    return int(conn.execute(bump.returning(t.site_pos.c.pos)).scalar_one())
+    last = conn.execute(bump.returning(t.site_pos.c.pos)).scalar()
+    if last is None:
+        raise Clash("The site was removed meanwhile; nothing was stored.", code="site_removed")
+    return int(last)
 
 
 def open_feed(conn: Connection, scope: str) -> None:
@@ -63,5 +67,6 @@ def open_feed(conn: Connection, scope: str) -> None:
 
 
 def close_feed(conn: Connection, scope: str) -> None:
-    conn.execute(delete(t.feed).where(t.feed.c.site == scope))
     conn.execute(delete(t.site_pos).where(t.site_pos.c.site == scope))
+    conn.execute(delete(t.feed_mark).where(t.feed_mark.c.site == scope))
+    conn.execute(delete(t.feed).where(t.feed.c.site == scope))

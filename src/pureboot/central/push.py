@@ -6,7 +6,7 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from pureboot.central import batch as batches
-from pureboot.central import conflicts, node_rows, sites
+from pureboot.central import conflicts, epochs, node_rows, sessions, sites
 from pureboot.central.accounts import Agent
 from pureboot.central.batch import Batch, Offer, Receipt, Sender
 from pureboot.central.generation import check_generation
@@ -14,13 +14,18 @@ from pureboot.central.node_rows import StoredNode
 from pureboot.central.rules import rule
 from pureboot.core.changes import Registration
 from pureboot.core.reconcile import ABSENT
-from pureboot.wire.messages import Outcome, PushAnswer, PushedNode, PushItem, PushResult
+from pureboot.wire.messages import Outcome, PushAnswer, PushedNode, PushRequest, PushResult
 
 
-def settle(conn: Connection, agent: Agent, items: Sequence[PushItem], generation: int, now: datetime) -> PushAnswer:
-    """All of it in this transaction, receipts included. Raises Clash for another generation than central's."""
-    ours = check_generation(conn, generation)
-    offers = [batches.read(item, now) for item in items]
+def settle(conn: Connection, agent: Agent, request: PushRequest, now: datetime) -> PushAnswer:
+    """All of it in this transaction, receipts included.
+
+    Raises Clash for another generation than central's, Fenced for a session that is over.
+    """
+    ours = check_generation(conn, request.generation)
+    sessions.check_fence(conn, sessions.lock_site(conn, agent), request.fence, now)
+    epochs.keep(conn, agent, request.epoch_accounts, now)
+    offers = [batches.read(item, now) for item in request.items]
     batch = batches.load(conn, Sender(agent, sites.find(conn, agent.site_id)), offers, ours, now)
     results = [_settle(batch, offer) for offer in offers]
     batch.store(conn)

@@ -6,13 +6,14 @@ from datetime import datetime
 from pureboot.central import batch as batches
 from pureboot.central.batch import Batch, Offer
 from pureboot.central.disputes import Ruling, chained_conflict, disputed, expected_rev, joined, rejected, unknown
+from pureboot.central.generation import first_number
 from pureboot.central.node_log import Happening, Step
 from pureboot.central.node_rows import StoredNode
 from pureboot.core.changes import NodeEvent, Registration, StateUpdate
 from pureboot.core.errors import PureBootError
-from pureboot.core.lifecycle import By, NodeState, Stage, site_may
+from pureboot.core.lifecycle import By, Edge, NodeState, Stage, site_may
 from pureboot.core.reconcile import Apply, ConflictType, Converged, Diverged, Illegal, judge
-from pureboot.wire.messages import Outcome
+from pureboot.wire.messages import Outcome, PushItem
 
 # Events that a machine sends itself: it was there.
 SIGHTINGS = frozenset(
@@ -41,7 +42,7 @@ def _registration(batch: Batch, offer: Offer, change: Registration) -> Ruling:
     me = batch.nodes.get(batch.canonical(change.node_id))
     mine = [me.id] if me and me.deleted_at is None else []
     owned = [batch.owners[mac.value] for mac in change.mac_addresses if mac.value in batch.owners]
-    parties = [batch.nodes[id] for id in dict.fromkeys(mine + owned)]
+    parties = [node for id in dict.fromkeys(mine + owned) if (node := batch.nodes[id]).deleted_at is None]
     if not parties and me:
         return disputed(batch, offer, me, ConflictType.MISSING_CENTRAL, None)
     if not parties:
@@ -64,8 +65,8 @@ def _discovered(batch: Batch, offer: Offer, change: Registration) -> Ruling:
         mac_addresses=change.mac_addresses,
         home_site_id=batch.site_id,
         stage=NEW,
-        version=1,
-        state_rev=1,
+        version=first_number(batch.generation),
+        state_rev=first_number(batch.generation),
         hostname=change.hostname,
         facts=change.facts,
         created_at=batch.now,
@@ -114,7 +115,7 @@ def _state_update(batch: Batch, offer: Offer, change: StateUpdate) -> Ruling:
     if not node.lives_at(batch.site_id):
         kind = ConflictType.MISSING_CENTRAL if node.deleted_at else ConflictType.STATE_MISMATCH
         return disputed(batch, offer, node, kind, edge)
-    rev = chained.expected_rev if chained else expected_rev(batch, offer.item)
+    rev = chained.expected_rev if chained else _expected(batch, offer.item, node, edge)
     match judge(edge, node.stage, node.state_rev, rev):
         case Apply():
             return _applied(batch, offer, _heard(batch, offer, node, change), change)
@@ -126,6 +127,14 @@ def _state_update(batch: Batch, offer: Offer, change: StateUpdate) -> Ruling:
             return rejected(batch, offer, node, "illegal_edge", why)
         case Illegal() | Diverged():
             return disputed(batch, offer, _heard(batch, offer, node, change), ConflictType.STATE_MISMATCH, edge)
+
+
+def _expected(batch: Batch, item: PushItem, node: StoredNode, edge: Edge) -> int | None:
+    """A base of another generation says nothing of this one's revisions (central was restored); but where central has
+    the node as the item says it was, the item counts as made on that."""
+    rev = expected_rev(batch, item)
+    foreign = item.base is not None and item.base.generation != batch.generation
+    return node.state_rev if rev is None and foreign and node.stage == edge.origin else rev
 
 
 def _heard(batch: Batch, offer: Offer, node: StoredNode, change: StateUpdate) -> StoredNode:
@@ -156,22 +165,24 @@ def _applied(batch: Batch, offer: Offer, node: StoredNode, change: StateUpdate) 
 def _event(batch: Batch, offer: Offer, change: NodeEvent) -> Ruling:
     """They always apply, also to a deleted, retired or disputed node; they never move it."""
     node = batch.node(offer.item.lane)
-    if node is None:
-        return unknown(batch, offer)
-    batch.events.append(
-        Happening(
-            id=offer.item.id,
-            node_id=node.id,
-            event=change.event,
-            message=change.message,
-            metadata=change.metadata,
-            attempt=change.attempt,
-            occurred_at=offer.occurred_at,
-            recorded_at=batch.now,
-            site_id=batch.site_id,
-            item_id=offer.item.id,
-        )
+    happening = Happening(
+        id=offer.item.id,
+        node_id=node.id if node else "",
+        event=change.event,
+        message=change.message,
+        metadata=change.metadata,
+        attempt=change.attempt,
+        occurred_at=offer.occurred_at,
+        recorded_at=batch.now,
+        site_id=batch.site_id,
+        item_id=offer.item.id,
     )
+    if node is None and offer.item.item_type != "discard":
+        return unknown(batch, offer)
+    if node is None:
+        batch.discards.append(happening)
+        return Ruling(Outcome.APPLIED)
+    batch.events.append(happening)
     if change.event in SIGHTINGS and node.lives_at(batch.site_id):
         node = _learn(batch, node, {}, offer.occurred_at)
     return Ruling(Outcome.APPLIED, node, expected_rev(batch, offer.item), chained_conflict(batch, offer.item))

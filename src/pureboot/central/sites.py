@@ -5,19 +5,21 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, func, insert, or_, select, update
 
+from pureboot.central import epochs, notices
 from pureboot.central import tables as t
 from pureboot.central.accounts import Beat, beats, status_of
 from pureboot.central.bodies import SiteHealth, SitePatch, SiteView
 from pureboot.central.clock import new_id
 from pureboot.central.positions import close_feed, open_feed, publish
-from pureboot.central.sql import count, page_by, tally
+from pureboot.central.sql import count, locked, page_by, tally
 from pureboot.core.errors import Clash, Invalid, NotFound
 from pureboot.wire.messages import AgentMetrics, ListPage, SiteDocument, SiteFields
 
 
-def find(conn: Connection, ref: str) -> SiteDocument:
+def find(conn: Connection, ref: str, *, lock: bool = False) -> SiteDocument:
     """By id, or by name. Raises NotFound."""
-    found = conn.execute(select(t.site).where(or_(t.site.c.id == ref, t.site.c.name == ref))).all()
+    query = select(t.site).where(or_(t.site.c.id == ref, t.site.c.name == ref)).order_by(t.site.c.id)
+    found = conn.execute(locked(query) if lock else query).all()
     for row in sorted(found, key=lambda row: row.id != ref):
         return document(row)
     raise NotFound(f"There is no site {ref[:100]!r}.", code="unknown_site", hint="Use a site's id or its name.")
@@ -45,7 +47,7 @@ def create(conn: Connection, fields: SiteFields, now: datetime) -> SiteDocument:
 
 
 def change(conn: Connection, ref: str, patch: SitePatch, now: datetime) -> SiteDocument:
-    site = find(conn, ref)
+    site = find(conn, ref, lock=True)
     current = site.model_dump(include=set(SiteFields.model_fields))
     values = _checked(conn, SiteFields.model_validate(current | patch.model_dump(exclude_unset=True)), site.id)
     row = {**values, "version": site.version + 1, "updated_at": now}
@@ -75,16 +77,17 @@ def _check_no_circle(conn: Connection, parent: SiteDocument, id: str) -> None:
 
 def remove(conn: Connection, ref: str) -> None:
     """Raises Clash while it has nodes or sites below it. Its agent's credential ends with it."""
-    site = find(conn, ref)
+    site = find(conn, ref, lock=True)
+    for table in (t.agent_token, t.agent, t.site_notice, t.epoch_account):
+        conn.execute(delete(table).where(table.c.site_id == site.id))
+    # Whoever is about to publish here waits now, and then finds no feed; what was published before counts below.
+    close_feed(conn, site.id)
     if held := count(conn, t.node, t.node.c.home_site_id == site.id, t.node.c.deleted_at.is_(None)):
         raise Clash(
             f"The site {site.name!r} has {held} node(s).", code="site_has_nodes", hint="Move or delete them first."
         )
     if held := count(conn, t.site, t.site.c.parent_id == site.id):
         raise Clash(f"The site {site.name!r} has {held} site(s) below it.", code="site_has_sites")
-    for table in (t.agent, t.agent_token):
-        conn.execute(delete(table).where(table.c.site_id == site.id))
-    close_feed(conn, site.id)
     conn.execute(delete(t.site).where(t.site.c.id == site.id))
 
 
@@ -121,4 +124,6 @@ def health(conn: Connection, ref: str, now: datetime) -> SiteHealth:
         nodes=counts,
         nodes_total=sum(counts.values()),
         conflicts_pending=count(conn, t.sync_conflict, *pending),
+        notices=notices.newest(conn, site.id),
+        epoch_gaps=epochs.gaps(conn, site.id),
     )

@@ -1,7 +1,7 @@
 """The few shapes of SQL that every module needs."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Insert, Row, Select, Table, func, select
 from sqlalchemy.dialects import postgresql, sqlite
@@ -17,6 +17,14 @@ def upsert(conn: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) ->
     keys = {column.name for column in table.primary_key}
     new = {name: insert.excluded[name] for name in rows[0] if name not in keys}
     conn.execute(insert.on_conflict_do_update(index_elements=sorted(keys), set_=new), list(rows))
+
+
+Q = TypeVar("Q", bound=Select[Any])
+
+
+def locked(query: Q) -> Q:
+    """The rows stay as read until the transaction ends; rows that only refer to them may be added meanwhile."""
+    return query.with_for_update(key_share=True)
 
 
 def insert_all(conn: Connection, insert: Insert, rows: Sequence[Mapping[str, Any]]) -> None:

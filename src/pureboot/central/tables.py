@@ -33,7 +33,7 @@ metadata = MetaData(
 
 
 class Moment(TypeDecorator[datetime]):
-    """A time in UTC. SQLite keeps no zone, so it is put back on the way out."""
+    """A time in UTC. SQLite keeps no zone, so it is put back on the way out; PostgreSQL may tell another."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -42,7 +42,7 @@ class Moment(TypeDecorator[datetime]):
         return None if value is None else value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        return None if value is None else value.replace(tzinfo=value.tzinfo or UTC)
+        return None if value is None else value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 # SQLite numbers rows by themselves only where the key is exactly INTEGER.
@@ -212,6 +212,16 @@ feed = Table(
     Index(None, "site", "pos", unique=True),
 )
 
+# Where a scope's feed ended at some time: what was deleted before it is known to be that old.
+feed_mark = Table(
+    "feed_mark",
+    metadata,
+    Column("site", String(64), primary_key=True),
+    Column("pos", BigInteger, primary_key=True),
+    Column("at", Moment, nullable=False),
+)
+
+# `session_epoch` may write until `lease_until`; `fence` counts the sessions.
 agent = Table(
     "agent",
     metadata,
@@ -226,6 +236,36 @@ agent = Table(
     Column("last_seen", Moment),
     Column("created_at", Moment, nullable=False),
     Column("replaced_at", Moment),
+    Column("session_epoch", String(64)),
+    Column("fence", BigInteger, nullable=False, server_default="0"),
+    Column("lease_until", Moment),
+)
+
+# What an agent says became of the items it accepted, by the life of the process that accepted them.
+epoch_account = Table(
+    "epoch_account",
+    metadata,
+    Column("agent_id", String(64), primary_key=True),
+    Column("epoch", String(64), primary_key=True),
+    Column("site_id", String(64), nullable=False, index=True),
+    Column("made", BigInteger, nullable=False),
+    Column("settled", BigInteger, nullable=False),
+    Column("discarded", BigInteger, nullable=False),
+    Column("queued", BigInteger, nullable=False),
+    Column("reported_at", Moment, nullable=False),
+)
+
+# What an operator of a site should know and no node has in its log: an alarm, or an item of no known node given up.
+site_notice = Table(
+    "site_notice",
+    metadata,
+    Column("site_id", String(64), primary_key=True),
+    Column("kind", String(32), primary_key=True),
+    Column("subject", String(64), primary_key=True),
+    Column("detail", JSON, nullable=False),
+    Column("times", BigInteger, nullable=False),
+    Column("first_at", Moment, nullable=False),
+    Column("last_at", Moment, nullable=False),
 )
 
 # One row for each site: a new token voids the one before.
@@ -261,7 +301,7 @@ sync_receipt = Table(
     Column("payload_hash", String(64), nullable=False),
     Column("autonomy", String(16), nullable=False),
     Column("after", String(64)),
-    Column("base_generation", Integer),
+    Column("base_generation", BigInteger),
     Column("base_state_rev", BigInteger),
     Column("outcome", String(16), nullable=False),
     Column("reason", Text),

@@ -10,7 +10,7 @@ from pureboot.central.bodies import WorkflowPatch
 from pureboot.central.clock import new_id
 from pureboot.central.content import check_name
 from pureboot.central.positions import EVERYWHERE, publish
-from pureboot.central.sql import count, page_by
+from pureboot.central.sql import count, locked, page_by
 from pureboot.core.errors import Clash, Invalid, NotFound
 from pureboot.core.node import InstallMethod
 from pureboot.wire.messages import ListPage, WorkflowDocument, WorkflowFields
@@ -20,9 +20,10 @@ def document(row: Row[Any]) -> WorkflowDocument:
     return WorkflowDocument.model_validate(row._asdict())
 
 
-def find(conn: Connection, ref: str) -> WorkflowDocument:
+def find(conn: Connection, ref: str, *, lock: bool = False) -> WorkflowDocument:
     """By id, or by name. Raises NotFound."""
-    found = conn.execute(select(t.workflow).where(or_(t.workflow.c.id == ref, t.workflow.c.name == ref))).all()
+    query = select(t.workflow).where(or_(t.workflow.c.id == ref, t.workflow.c.name == ref)).order_by(t.workflow.c.id)
+    found = conn.execute(locked(query) if lock else query).all()
     for row in sorted(found, key=lambda row: row.id != ref):
         return document(row)
     raise NotFound(f"There is no workflow {ref[:100]!r}.", code="unknown_workflow", hint="Use its id or its name.")
@@ -45,7 +46,7 @@ def create(conn: Connection, fields: WorkflowFields, now: datetime) -> WorkflowD
 
 
 def change(conn: Connection, ref: str, patch: WorkflowPatch, now: datetime) -> WorkflowDocument:
-    workflow = find(conn, ref)
+    workflow = find(conn, ref, lock=True)
     current = workflow.model_dump(include=set(WorkflowFields.model_fields))
     fields = WorkflowFields.model_validate(current | patch.model_dump(exclude_unset=True))
     row = {**_checked(conn, fields, workflow.id), "version": workflow.version + 1, "updated_at": now}
@@ -68,7 +69,7 @@ def _checked(conn: Connection, fields: WorkflowFields, id: str) -> dict[str, Any
 
 def remove(conn: Connection, ref: str) -> None:
     """Raises Clash while a node has it."""
-    workflow = find(conn, ref)
+    workflow = find(conn, ref, lock=True)
     if nodes := count(conn, t.node, t.node.c.workflow_id == workflow.id):
         raise Clash(
             f"The workflow {workflow.name!r} is assigned to {nodes} node(s).",

@@ -1,8 +1,12 @@
 """`pureboot agent`: a site's agent on this host, and what it says of itself."""
 
+import getpass
+import os
 from contextlib import AbstractContextManager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import quote
 
 import typer
 
@@ -11,7 +15,7 @@ from pureboot.cli.options import AsJson, Config, DataDir, group
 from pureboot.core.errors import CentralUnavailable
 
 if TYPE_CHECKING:
-    from pureboot.cli.remote import Remote
+    from pureboot.cli.remote import Remote, Row
     from pureboot.config.settings import AgentSettings
 
 app = group("Run a site's agent, and ask the one on this host.")
@@ -39,6 +43,7 @@ def init(
 
     settings = _settings(config, data_dir)
     folder = settings.data_dir
+    identity.check_writable(folder)  # before the token is spent
     body = AgentRegistration(token=token, site=site, version=__version__).model_dump()
     with remote.anyone(central_url, settings.ca_file) as central:
         answer = central.send("POST", "agents/register", json=body)
@@ -81,9 +86,56 @@ def status(port: Port = None, data_dir: DataDir = None, config: Config = None, j
         show.record(agent.get("api/v1/agent/status"), json=json)
 
 
+class QueueAction(StrEnum):
+    LIST = "list"
+    REQUEUE = "requeue"
+    DISCARD = "discard"
+    CLEAR_FAILED = "clear-failed"
+
+
 @app.command()
-def queue(port: Port = None, data_dir: DataDir = None, config: Config = None, json: AsJson = False) -> None:
-    """List what central does not know yet."""
+def queue(
+    action: Annotated[QueueAction, typer.Argument(help="What to do.")] = QueueAction.LIST,
+    item: Annotated[str | None, typer.Argument(metavar="ID", help="The item to requeue or to discard.")] = None,
+    reason: Annotated[str, typer.Option(help="Why it is given up; central keeps it.")] = "",
+    port: Port = None,
+    data_dir: DataDir = None,
+    config: Config = None,
+    json: AsJson = False,
+) -> None:
+    """List what central does not know yet, or settle what failed.
+
+    `requeue ID` offers a failed item again. `discard ID` gives one up for good, `clear-failed` all that failed; central
+    is told who did it.
+    """
+    if (item is not None) != (action in (QueueAction.REQUEUE, QueueAction.DISCARD)):
+        needs = "the ID of an item" if item is None else "no ID"
+        raise typer.BadParameter(f"`{action}` takes {needs}.")
+    with _local(config, data_dir, port) as agent:
+        if action is QueueAction.LIST:
+            _show_queue(agent.listing("api/v1/agent/queue", limit="1000"), json)
+        elif action is QueueAction.REQUEUE:
+            answer = agent.send("POST", f"api/v1/agent/queue/{quote(str(item), safe='')}/requeue")
+            show.said(answer, f"Item {item} goes out again.", json=json)
+        elif action is QueueAction.DISCARD:
+            said = {"reason": reason, "person": _me()}
+            answer = agent.send("POST", f"api/v1/agent/queue/{quote(str(item), safe='')}/discard", json=said)
+            show.said(answer, f"Item {item} is given up; central will be told.", json=json)
+        else:
+            said = {"reason": reason, "person": _me()}
+            answer = agent.send("DELETE", "api/v1/agent/queue/failed", json=said)
+            show.said(answer, f"{answer['cleared']} failed items are given up; central will be told.", json=json)
+
+
+def _me() -> str:
+    """Who sits at this terminal, as central will show it."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return f"user {os.getuid()}"
+
+
+def _show_queue(rows: list["Row"], json: bool) -> None:
     columns = {
         "ID": "id",
         "TYPE": "item_type",
@@ -93,8 +145,6 @@ def queue(port: Port = None, data_dir: DataDir = None, config: Config = None, js
         "CREATED": "created_at",
         "LAST ERROR": "last_error",
     }
-    with _local(config, data_dir, port) as agent:
-        rows = agent.listing("api/v1/agent/queue", limit="1000")
     show.listing(rows, columns, json=json, empty="The queue is empty: central knows everything.")
 
 

@@ -34,3 +34,24 @@ def run(
     flags = {"host": host, "port": port, "data_dir": data_dir, "database_url": database_url}
     settings = load(CentralSettings, file=config, **flags)
     serve.run(main.run(settings), log_level=settings.log_level, log_format=settings.log_format)
+
+
+@app.command()
+def post_restore(
+    data_dir: DataDir = None,
+    database_url: Annotated[str | None, typer.Option(help="Database; default: a SQLite file in the folder.")] = None,
+    known: Annotated[int, typer.Option(min=0, help="The newest generation that any agent has seen.")] = 0,
+    config: Config = None,
+) -> None:
+    """Begin a new generation, after the database came from a backup and before central runs again.
+
+    Agents then offer again what they had sent, and read everything anew. DIR/generation remembers the newest
+    generation; --known tells it where that file is lost too.
+    """
+    from pureboot.central import main
+    from pureboot.config.loading import load
+    from pureboot.config.settings import CentralSettings
+
+    settings = load(CentralSettings, file=config, data_dir=data_dir, database_url=database_url)
+    generation = main.post_restore(settings, known=known)
+    typer.echo(f"This is generation {generation} now. Start central; its agents will offer again what they had sent.")

@@ -7,7 +7,8 @@ import typer
 from pureboot.cli import names, show
 from pureboot.cli.options import AsJson, Node, given, group
 from pureboot.cli.remote import Remote, Row, central
-from pureboot.core.lifecycle import NodeState
+from pureboot.core.errors import Clash, IllegalEdge
+from pureboot.core.lifecycle import By, Edge, NodeState, Stage, check, destination
 
 app = group("Nodes: list, approve, move, and read what happened to them.")
 
@@ -69,7 +70,7 @@ def list_(
     with central() as remote:
         path = f"sites/{names.site(remote, site)['id']}/nodes" if site else "nodes"
         rows = [row for row in remote.listing(path) if state in (None, row["state"])]
-        show.listing(rows, COLUMNS, json=json, empty="There are no such nodes.")
+        show.listing(rows if json else _named(remote, rows), COLUMNS, json=json, empty="There are no such nodes.")
 
 
 def _named(remote: Remote, rows: list[Row]) -> list[Row]:
@@ -123,10 +124,26 @@ def approve(
         assigned = names.workflow(remote, workflow)["id"] if workflow else None
         for said in nodes:
             row = names.node(remote, said)
+            _check_approvable(row, assigned)
             if assigned:
                 remote.send("PATCH", f"nodes/{row['id']}", json={"workflow_id": assigned})
             remote.send("PATCH", f"nodes/{row['id']}/state", json={"state": NodeState.PENDING, "comment": comment})
             typer.echo(f"Node {row['mac_address']} is approved.")
+
+
+def _check_approvable(row: Row, workflow_id: str | None) -> None:
+    """Before anything is changed: an approval is two requests, and the first must not stand alone."""
+    stage = Stage(NodeState.parse(row["state"]), row["attempt"])
+    if stage.state is NodeState.PENDING:
+        return
+    if stage.state in (NodeState.INSTALLED, NodeState.ACTIVE):
+        raise IllegalEdge(
+            f"Node {row['mac_address']} is in service ({stage}).",
+            hint=f"To install it again: pureboot node state {row['mac_address']} reprovision.",
+        )
+    check(Edge(stage, destination(stage, NodeState.PENDING), By.ADMIN))
+    if not (workflow_id or row["workflow_id"]):
+        raise Clash(f"Node {row['mac_address']} has no workflow.", hint="Name one with --workflow.")
 
 
 @app.command()

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # Columns. Wider than any row.
 UNBROKEN = 10_000
+# What people copy stays in one piece; the other columns give way.
+WHOLE = {"MAC", "ID", "STATE"}
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.\d+)?(?:Z|\+00:00)")
 
 
@@ -35,7 +37,7 @@ def listing(rows: Sequence[Row], columns: Mapping[str, str], *, json: bool, empt
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title in columns:
-        table.add_column(title, overflow="fold")
+        table.add_column(title, overflow="fold", no_wrap=title in WHOLE)
     for row in rows:
         table.add_row(*(escape(text(_at(row, field))) for field in columns.values()))
     _print(table)
@@ -60,7 +62,9 @@ def _print(table: "Table") -> None:
     from rich.console import Console
 
     console = Console()
-    console.print(table, width=None if console.is_terminal else UNBROKEN)
+    if not console.is_terminal:
+        console = Console(width=UNBROKEN)
+    console.print(table)
 
 
 def said(row: Row | None, sentence: str, *, json: bool) -> None:

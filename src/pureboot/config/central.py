@@ -26,8 +26,9 @@ class CentralSettings(Settings):
     )
     database_url: str = Field(
         default="",
-        pattern=r"^(sqlite:///.+)?$",
-        description="Database, as sqlite:///FILE; empty: central.db in data_dir.",
+        pattern=r"^((sqlite:///|postgresql(\+psycopg|\+asyncpg)?://).+)?$",
+        description="Database, as sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME; empty: central.db in "
+        "data_dir.",
     )
     tls_certfile: Path | None = Field(default=None, description="Certificate chain (PEM); none: plain HTTP.")
     tls_keyfile: Path | None = Field(default=None, description="Private key (PEM) of the certificate.")
@@ -37,6 +38,17 @@ class CentralSettings(Settings):
     )
     max_connections: int = Field(
         default=2048, ge=1, description="Connections at once; beyond, 503. Twice a thousand agents fit."
+    )
+
+    max_pushes: int = Field(
+        default=16,
+        ge=1,
+        description="Pushes worked on at once; beyond, 503 with a Retry-After. Keeps live writes quick.",
+    )
+    tombstone_days: float = Field(
+        default=30,
+        gt=0,
+        description="Days that the feed tells of deletions; an agent that was away for longer reads everything anew.",
     )
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(

@@ -52,7 +52,10 @@ class AgentSettings(Settings):
     # Central and the link to it
 
     heartbeat_interval: int = Field(
-        default=60, gt=0, description="Seconds between heartbeats; central calls an agent offline after five."
+        default=60,
+        gt=0,
+        le=86_400,
+        description="Seconds between heartbeats; central calls an agent offline after five.",
     )
     connectivity_check_interval: int = Field(
         default=30, gt=0, description="Seconds between two looks at central's health; an outage costs no boot anything."
@@ -111,7 +114,31 @@ class AgentSettings(Settings):
         description="Times central may put an item off before it counts as failed; lost links never count.",
     )
     sent_retention_days: int = Field(
-        default=7, ge=0, description="Days settled items are kept for a look back; a week covers a long week-end."
+        default=7,
+        ge=0,
+        le=3650,
+        description="Days settled items are kept for a look back; a week covers a long week-end.",
+    )
+
+    sent_max_bytes: int = Field(
+        default=64 * MIB,
+        ge=0,
+        description="Bytes of settled items kept; a central restored from a backup hears them again. 64 MiB are some "
+        "250,000 reports.",
+    )
+    queue_max_items: int = Field(
+        default=100_000,
+        ge=20,
+        description="Items that may wait; at 80 % progress is only counted, at 95 % only changes of state and failures "
+        "are taken. A month without central for a few hundred machines.",
+    )
+    queue_max_bytes: int = Field(
+        default=256 * MIB, ge=MIB, description="Bytes of reports that may wait; the same steps as for their number."
+    )
+    disk_floor_bytes: int = Field(
+        default=512 * MIB,
+        ge=0,
+        description="Free bytes (of a small disk: 5 %) below which nothing new is stored; settling needs some room.",
     )
 
     # Limits

@@ -38,12 +38,14 @@ class KnownNode:
 
     `begun`: the attempt in `stage` has taken hold of the machine: it has its kernel and initrd, or said so.
     `approved_at`: when central last showed the approval, on the same clock as `now`; None when the clock cannot tell.
-    `missing`: content of the workflow that is not whole and verified on the site's disk.
+    `missing`: content of the workflow that is not whole and verified on the site's disk. `absent`: content of it that
+    central does not have either, so that it could not be fetched.
     """
 
     stage: Stage
     workflow: Workflow | None = None
     missing: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
     begun: bool = False
     disputed: bool = False
     approved_at: float | None = None
@@ -128,6 +130,8 @@ def _unknown(last_state: NodeState | None, site: Site) -> Decision:
 def _approved(node: KnownNode, site: Site, now: float) -> Decision:
     if node.workflow is None:
         return LocalDisk("It is approved, but its workflow is not known here.")
+    if node.absent:
+        return LocalDisk(f"Its install is approved, but central has no content {_some(node.absent)}.")
     if refusal := None if site.online else _refusal(node, site, now):
         return LocalDisk(refusal)
     steps = (_S.PENDING, _S.INSTALLING) if node.stage.state is _S.REPROVISION else (_S.INSTALLING,)
@@ -158,6 +162,8 @@ def _installing(node: KnownNode, site: Site) -> Decision:
         return _settled(node, site, _S.INSTALLED, "Its install is done: it came back.")
     if node.begun and attempt >= MAX_ATTEMPTS:
         return _settled(node, site, _S.INSTALL_FAILED, f"Its install failed {MAX_ATTEMPTS} times.")
+    if node.absent:
+        return LocalDisk(f"Its install waits, since central has no content {_some(node.absent)}.")
     if not site.online and node.missing:
         return LocalDisk(f"Its install waits for content that is missing here: {_some(node.missing)}.")
     if not node.begun:
@@ -183,5 +189,5 @@ def _path(origin: Stage, *states: NodeState) -> tuple[Edge, ...]:
 
 
 def _some(names: tuple[str, ...]) -> str:
-    """As much as the machine's screen has room for; the site's readiness names them all."""
+    """As much as the machine's screen has room for."""
     return names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")

@@ -7,8 +7,10 @@
     ├── Forbidden              a known credential that may not do this
     ├── NotFound
     ├── Clash                  it contradicts what is stored
+    │   ├── Fenced             another copy of this agent holds the right to write
     │   ├── IllegalEdge        the lifecycle has no such edge for whoever asks
     │   └── StaleVersion       somebody changed it since it was read
+    ├── Gone                   a place in the feed that is not there any more
     ├── TooLarge
     ├── Busy                   try again after `retry_after` seconds
     │   ├── TooManyRequests
@@ -56,6 +58,11 @@ class Clash(PureBootError):
     code = "conflict"
 
 
+class Fenced(Clash):
+    code = "fenced"
+    hint = "Open a session; while that is refused, keep serving and queueing. An operator sees it in the site's health."
+
+
 class IllegalEdge(Clash):
     code = "illegal_edge"
 
@@ -63,6 +70,10 @@ class IllegalEdge(Clash):
 class StaleVersion(Clash):
     code = "stale_version"
     hint = "Read it again, look at what changed, and send your change with the new version."
+
+
+class Gone(PureBootError):
+    code = "gone"
 
 
 class TooLarge(PureBootError):

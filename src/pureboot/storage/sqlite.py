@@ -20,7 +20,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from pureboot.core.errors import StorageFull
+from pureboot.core.errors import Busy, StorageFull
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,14 @@ T = TypeVar("T")
 
 # More would only make the first writer of a group wait longer; 512 small rows commit in about 10 ms.
 GROUP_SIZE = 512
+# Seconds to wait for somebody else's lock (a shell, a backup): machines wait behind it.
+LOCKED_FOR = 2.0
+# Pages a transaction hands back; 2,000 take some 10 ms.
+SHRINK_STEP = 2000
+# `PRAGMA auto_vacuum`: free pages are listed, and go when they are told to.
+INCREMENTAL = 2
+# Bytes of an older file that opening it may rewrite; more would keep the agent from starting for seconds.
+REWRITTEN_AT_MOST = 64 * 1024**2
 
 
 class DamagedFile(Exception):
@@ -53,8 +61,15 @@ class Transaction:
 
 
 class _Job:
-    def __init__(self, work: Callable[[Transaction], Any]) -> None:
+    """`afterwards` is done on the writer's connection once the group is on disk, outside a transaction."""
+
+    def __init__(
+        self,
+        work: Callable[[Transaction], Any],
+        afterwards: Callable[[sqlite3.Connection], None] = lambda _: None,
+    ) -> None:
         self.work = work
+        self.afterwards = afterwards
         self.future: Future[Any] = Future()
         self.result: Any = None
         self.error: Exception | None = None
@@ -100,6 +115,7 @@ class Store:
             try:
                 if (found := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
                     raise DamagedFile(found)
+                _free_pages_one_by_one(connection, self.path)
                 connection.execute("PRAGMA journal_mode = WAL")
                 _migrate(connection, migrations)
             except BaseException:
@@ -117,11 +133,26 @@ class Store:
         return await wrap_future(self.submit(work))
 
     def submit(self, work: Callable[[Transaction], T]) -> "Future[T]":
+        return self._submit(_Job(work))
+
+    def _submit(self, job: _Job) -> "Future[Any]":
         if self._closed:
             raise RuntimeError("the store is closed")
-        job = _Job(work)
         self._jobs.put(job)
         return job.future
+
+    async def shrink(self, over: int = 0) -> None:
+        """Hands pages that hold nothing any more back to the disk, where there are more than `over`; bit by bit, so
+        that writers come in between."""
+        free = await self.read(lambda c: int(c.execute("PRAGMA freelist_count").fetchone()[0]))
+        if free <= over:
+            return
+        try:
+            for _ in range(0, free, SHRINK_STEP):
+                await wrap_future(self._submit(_Job(lambda _: None, afterwards=_hand_back)))
+            await wrap_future(self._submit(_Job(lambda _: None, afterwards=_checkpoint)))
+        except sqlite3.Error as error:
+            log.warning("%s does not shrink now: %s", self.path, error)
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         return await to_thread(self._read, work)
@@ -178,7 +209,7 @@ class Store:
             log.exception("a hook failed after its commit")
             self._on_disk_failure(error)
         for job in group:
-            job.finish()
+            job.finish(_failure_of(job, self._writer))
 
     def _run_job(self, job: _Job, transaction: Transaction) -> None:
         hooks = len(transaction.hooks)
@@ -201,17 +232,50 @@ class Store:
         failure: Exception = error
         if _primary_code(error) == sqlite3.SQLITE_FULL:
             failure = StorageFull("There is no space left; nothing was stored.", retry_after=10)
+        if _primary_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY):
+            failure = Busy(f"The agent's file cannot be written now ({error}).", retry_after=5)
         log.error("a write transaction was rolled back: %s", error)
         for job in group:
             job.finish(failure)
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=LOCKED_FOR)
     connection.row_factory = sqlite3.Row
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = 1")
     return connection
+
+
+def _free_pages_one_by_one(connection: sqlite3.Connection, path: Path) -> None:
+    """So that the file can shrink. A file from before is rewritten once, if that is quick and there is room."""
+    if connection.execute("PRAGMA auto_vacuum").fetchone()[0] == INCREMENTAL:
+        return
+    connection.execute(f"PRAGMA auto_vacuum = {INCREMENTAL}")
+    has_tables = connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone() is not None
+    if has_tables and path.stat().st_size <= REWRITTEN_AT_MOST:
+        try:
+            connection.execute("VACUUM")
+        except sqlite3.OperationalError as error:
+            log.warning("%s stays as it is, and will not shrink: %s", path, error)
+
+
+def _failure_of(job: _Job, connection: sqlite3.Connection) -> sqlite3.Error | None:
+    try:
+        job.afterwards(connection)
+    except sqlite3.Error as error:
+        return error
+    return None
+
+
+def _hand_back(connection: sqlite3.Connection) -> None:
+    # Not `execute`: that stops after the first page.
+    connection.executescript(f"PRAGMA incremental_vacuum({SHRINK_STEP})")
+
+
+def _checkpoint(connection: sqlite3.Connection) -> None:
+    """What readers still look at stays for the next time."""
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
 def _reader(path: Path) -> sqlite3.Connection:

@@ -13,6 +13,7 @@ _STATUS: list[tuple[type[errors.PureBootError], int]] = [
     (errors.Forbidden, 403),
     (errors.NotFound, 404),
     (errors.Clash, 409),
+    (errors.Gone, 410),
     (errors.TooLarge, 413),
     (errors.TooManyRequests, 429),
     (errors.StorageFull, 507),

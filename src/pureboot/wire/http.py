@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from pureboot.core.errors import SettingsError
 
@@ -17,6 +18,8 @@ GRACE = 3
 # Bytes the kernel holds for one connection. By itself it takes 4 MB, and a machine that lost its power with half its
 # kernel would count as one that has it all.
 SEND_BUFFER = 256 * 1024
+# Seconds a new connection may say nothing.
+SILENCE = 10
 # An agent asks again every few seconds; with less it would pay a handshake each time.
 KEEP_ALIVE = 75
 
@@ -56,6 +59,7 @@ async def serve_http(
     """
     config = uvicorn.Config(
         app,
+        http=_Impatient,
         interface="asgi3",  # a guess would take a bound method for the old interface
         lifespan="off",
         ws="none",
@@ -78,6 +82,15 @@ async def serve_http(
         stopping.cancel()
         server.should_exit = True
         await serving
+
+
+class _Impatient(HttpToolsProtocol):
+    """A connection that says nothing is closed after a while: idle ones must not keep machines out."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        # The first byte ends this wait, as it does between two requests.
+        self.timeout_keep_alive_task = self.loop.call_later(SILENCE, self.timeout_keep_alive_handler)
 
 
 class _Server(uvicorn.Server):

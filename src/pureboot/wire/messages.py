@@ -6,9 +6,9 @@ send and what answers carry is read with unknown fields ignored.
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pureboot.core.changes import Change, NodeEvent, Registration, StateUpdate
 from pureboot.core.errors import Invalid, PureBootError
@@ -70,7 +70,7 @@ class WorkflowBase(Strict):
 
     name: str = Field(min_length=1, max_length=200)
     install_method: InstallMethod = InstallMethod.KERNEL
-    architecture: str = "x86_64"
+    architecture: str = Field(default="x86_64", max_length=32)
     boot_mode: Literal["bios", "uefi", "any"] = "any"
     kernel: str = ""
     initrd: list[str] = []
@@ -153,7 +153,7 @@ class SiteFields(SiteSettings):
     cache_policy: CachePolicy = CachePolicy.ASSIGNED
     cache_patterns: list[str] = []
     cache_max_size_gb: float = Field(default=50, gt=0)
-    cache_retention_days: int = Field(default=30, gt=0)
+    cache_retention_days: int = Field(default=30, gt=0, le=36500)
     migration_policy: MigrationPolicy = MigrationPolicy.MANUAL
 
 
@@ -223,10 +223,24 @@ class PushItem(Strict):
     body: dict[str, Any]
 
 
+class EpochAccount(Strict):
+    """What the sender's file knows of the items accepted in one epoch: made = settled + discarded + queued."""
+
+    epoch: str = Field(min_length=1, max_length=64)
+    made: int = Field(ge=0, le=BIGGEST)
+    settled: int = Field(ge=0, le=BIGGEST)
+    discarded: int = Field(default=0, ge=0, le=BIGGEST)
+    queued: int = Field(default=0, ge=0, le=BIGGEST)
+
+
 class PushRequest(Strict):
+    """`fence`: of the session (`SessionGrant`); None: the sender knows no sessions."""
+
     agent_id: str
-    epoch: str
+    epoch: str = Field(max_length=64)
     generation: int
+    fence: int | None = Field(default=None, ge=0, le=BIGGEST)
+    epoch_accounts: list[EpochAccount] = Field(default=[], max_length=100)
     items: list[PushItem] = Field(max_length=1000)
 
 
@@ -281,6 +295,22 @@ class PushAnswer(Lenient):
     backpressure: Backpressure = Backpressure()
 
 
+class SessionRequest(Strict):
+    """`previous_epoch`: the life of this file before `epoch`; a restart takes its own lease over."""
+
+    agent_id: str
+    epoch: str = Field(min_length=1, max_length=64)
+    previous_epoch: str | None = Field(default=None, max_length=64)
+
+
+class SessionGrant(Lenient):
+    """`spread_ms`: after an outage the first push waits for a random part of it."""
+
+    fence: int
+    lease_seconds: int
+    spread_ms: int = 0
+
+
 class FactChange(Strict):
     model_config = ConfigDict(populate_by_name=True)
 
@@ -327,6 +357,19 @@ class NodeEventBody(Strict):
     attempt: int = Field(default=0, ge=0, le=1000)
 
 
+class DiscardBody(Strict):
+    """A person gave the item up; central keeps that it was."""
+
+    item_id: str = Field(min_length=1, max_length=64)
+    item_type: str = Field(max_length=64)
+    lane: str = Field(max_length=64)
+    reason: str = Field(default="", max_length=MESSAGE_LENGTH)
+    person: str = Field(default="", max_length=200)
+
+
+DISCARDED = "sync_discarded"
+
+
 def to_change(item: PushItem) -> Change:
     """Raises PureBootError with one sentence for a type or a body that cannot be read."""
     try:
@@ -344,6 +387,10 @@ def to_change(item: PushItem) -> Change:
                 event = NodeEventBody.model_validate(item.body)
                 name, message = printable(event.event, 100), printable(event.message, MESSAGE_LENGTH)
                 return NodeEvent(item.lane, name, message, event.metadata, event.attempt)
+            case "discard":
+                discard = DiscardBody.model_validate(item.body)
+                about = discard.model_dump(exclude={"reason"})
+                return NodeEvent(item.lane, DISCARDED, printable(discard.reason, MESSAGE_LENGTH), about)
             case unknown:
                 raise Invalid(f"There is no item type {unknown[:40]!r}.", code="unknown_type")
     except ValidationError as error:
@@ -462,7 +509,7 @@ class RegisterBody(Lenient):
     model_config = ConfigDict(populate_by_name=True)
 
     mac_address: str = Field(validation_alias=AliasChoices("mac_address", "mac"))
-    hostname: str = ""
+    hostname: Annotated[str, AfterValidator(lambda name: printable(name, 255))] = ""
     vendor: str | None = None
     model: str | None = None
     serial_number: str | None = None

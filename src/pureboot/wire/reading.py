@@ -1,5 +1,7 @@
 """Reading JSON from strangers."""
 
+import math
+import re
 from typing import Any
 
 import pydantic_core
@@ -11,6 +13,28 @@ def read_json(data: bytes) -> Any:
     """Raises Malformed for what is not JSON (RFC 8259), and for what Python's own reader lets through and nothing can
     store or send again: NaN, Infinity, half a character (`\\ud800`), a thousand brackets."""
     try:
-        return pydantic_core.from_json(data, allow_inf_nan=False)
+        value = pydantic_core.from_json(data, allow_inf_nan=False)
     except ValueError as error:
         raise Malformed(f"The body is not JSON: {error}.") from None
+    if _HUGE.search(data) and not _is_finite(value):
+        raise Malformed("The body holds a number that is too large.")
+    return value
+
+
+# A number that overflows becomes infinite without a word, and is `null` when it is sent on.
+_HUGE = re.compile(rb"\d[eE]\+?\d\d\d|\d{300}")
+
+
+def _is_finite(value: Any) -> bool:
+    level = [value]
+    while level:
+        if any(isinstance(item, float) and not math.isfinite(item) for item in level):
+            return False
+        level = [child for item in level for child in _children(item)]
+    return True
+
+
+def _children(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else []

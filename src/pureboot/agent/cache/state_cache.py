@@ -45,6 +45,7 @@ class CachedNode:
     boot_token: str = ""
     begun: bool = False
     conflict_id: str | None = None
+    base_generation: int | None = None
 
     @property
     def stage(self) -> Stage:
@@ -254,6 +255,7 @@ _COLUMNS = [
     "conflict_id",
     "updated_at",
     "cached_at",
+    "base_generation",
 ]
 _UPSERT = (
     f"INSERT INTO node ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) "
@@ -267,6 +269,7 @@ def _values(node: CachedNode) -> list[object]:
         *(node.base_version, node.base_state_rev, node.base_state, node.base_attempt),
         *(node.workflow_id, node.hostname, node.boot_token or None, node.begun, node.conflict_id),
         *(node.updated_at.isoformat(), node.cached_at.isoformat()),
+        node.base_generation,
     ]
 
 
@@ -288,6 +291,7 @@ def _node(row: sqlite3.Row, macs: list[str]) -> CachedNode:
         conflict_id=row["conflict_id"],
         updated_at=datetime.fromisoformat(row["updated_at"]),
         cached_at=datetime.fromisoformat(row["cached_at"]),
+        base_generation=row["base_generation"],
     )
 
 

@@ -13,6 +13,14 @@ from pureboot.wire.reading import read_json
 Body = TypeVar("Body", bound=BaseModel)
 
 
+def read_limit(request: Request) -> int:
+    """Rows of a page. Raises Malformed."""
+    try:
+        return min(1000, max(1, int(request.query_params.get("limit", "100"))))
+    except ValueError:
+        raise Malformed("'limit' is no number.") from None
+
+
 async def read_body(request: Request, kind: type[Body]) -> Body:
     raw = await request.body()
     if request.headers.get("Content-Type", "").startswith("application/x-www-form-urlencoded"):

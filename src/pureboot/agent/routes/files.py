@@ -1,6 +1,6 @@
 """`GET|HEAD /files/{category}/{path}`: boot content for machines, whole or a range of it.
 
-A machine's install attempt has begun once it has a whole file under its boot token. So what is handed over is
+A machine's install attempt has begun once it has each file whole under its boot token. So what is handed over is
 counted byte by byte: firmware that only looks at the end of an image, or goes away in the middle, has not begun.
 """
 

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from collections.abc import Callable
 from typing import Any
 
 from starlette.requests import Request
@@ -12,17 +13,21 @@ from pureboot.agent.cache.state_cache import CachedNode, NodeStateCache
 from pureboot.agent.proxy import CentralProxy, Written
 from pureboot.agent.routes.bodies import read_body
 from pureboot.core.changes import NodeEvent
-from pureboot.core.errors import Forbidden, IllegalEdge, Malformed, NotFound, TooLarge
+from pureboot.core.errors import Forbidden, IllegalEdge, Invalid, Malformed, NotFound, TooLarge
 from pureboot.core.lifecycle import NodeState
 from pureboot.core.mac import MacAddress
 from pureboot.wire.messages import EventBody, Outcome, RegisterBody, ReportBody, StateBody
 
 # An item has to fit into a push with others; one that does not would stop its node's lane for good.
 METADATA_BYTES = 64 * 1024
+METADATA_DEPTH = 32
 
 
-def node_routes(proxy: CentralProxy, cache: NodeStateCache) -> list[Route]:
-    nodes = Nodes(proxy, cache)
+def node_routes(
+    proxy: CentralProxy, cache: NodeStateCache, *, may_install: Callable[[CachedNode], bool]
+) -> list[Route]:
+    """`may_install`: whether a boot of the node would install it now."""
+    nodes = Nodes(proxy, cache, may_install)
     return [
         Route("/api/v1/nodes/register", nodes.register, methods=["POST"]),
         Route("/api/v1/nodes", nodes.find, methods=["GET"]),
@@ -34,8 +39,8 @@ def node_routes(proxy: CentralProxy, cache: NodeStateCache) -> list[Route]:
 
 
 class Nodes:
-    def __init__(self, proxy: CentralProxy, cache: NodeStateCache) -> None:
-        self._proxy, self._cache = proxy, cache
+    def __init__(self, proxy: CentralProxy, cache: NodeStateCache, may_install: Callable[[CachedNode], bool]) -> None:
+        self._proxy, self._cache, self._may_install = proxy, cache, may_install
 
     async def register(self, request: Request) -> Response:
         return _answer(await self._proxy.register(await read_body(request, RegisterBody)))
@@ -50,6 +55,7 @@ class Nodes:
             comment=body.comment,
             report_id=body.report_id,
             boot_token=body.boot_token,
+            may_begin=self._may_begin(self._cache.by_id(request.path_params["id"])),
         )
         if written.status == Outcome.REJECTED:
             raise IllegalEdge(str(written.body.get("reason", "Central refused it.")), code="rejected")
@@ -58,13 +64,23 @@ class Nodes:
     async def event(self, request: Request) -> Response:
         body = await read_body(request, EventBody)
         event = _event(request.path_params["id"], body)
-        return _answer(await self._proxy.record(event, report_id=body.report_id, boot_token=body.boot_token))
+        may_begin = self._may_begin(self._cache.by_id(event.node_id))
+        written = await self._proxy.record(
+            event, report_id=body.report_id, boot_token=body.boot_token, may_begin=may_begin
+        )
+        return _answer(written)
 
     async def report(self, request: Request) -> Response:
         body = await read_body(request, ReportBody)
         mac = MacAddress.parse(body.mac_address)
-        written = await self._proxy.report(mac, _event("", body), report_id=body.report_id, boot_token=body.boot_token)
+        may_begin = self._may_begin(self._cache.by_mac(mac))
+        written = await self._proxy.report(
+            mac, _event("", body), report_id=body.report_id, boot_token=body.boot_token, may_begin=may_begin
+        )
         return _answer(written)
+
+    def _may_begin(self, node: CachedNode | None) -> bool:
+        return node is not None and node.state is NodeState.PENDING and self._may_install(node)
 
     async def find(self, request: Request) -> Response:
         mac = request.query_params.get("mac")
@@ -104,6 +120,8 @@ def document_of(connection: sqlite3.Connection, node: CachedNode) -> dict[str, A
 
 
 def _event(node_id: str, body: EventBody) -> NodeEvent:
+    if _depth(body.metadata) > METADATA_DEPTH:
+        raise Invalid(f"'metadata' is nested deeper than {METADATA_DEPTH} levels.")
     if len(json.dumps(body.metadata)) > METADATA_BYTES:
         raise TooLarge(
             f"'metadata' is larger than {METADATA_BYTES} bytes.", hint="Send a log elsewhere, and its address."
@@ -114,3 +132,17 @@ def _event(node_id: str, body: EventBody) -> NodeEvent:
 
 def _answer(written: Written) -> Response:
     return JSONResponse(written.body, status_code=202 if written.status == "queued" else 200)
+
+
+def _depth(value: Any) -> int:
+    """Level by level: the nesting is a stranger's, and recursion has an end."""
+    depth, level = 0, [value]
+    while level := [child for item in level for child in _children(item)]:
+        depth += 1
+    return depth
+
+
+def _children(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else []

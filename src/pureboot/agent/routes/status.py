@@ -1,6 +1,7 @@
 """How the site is, for people and their monitoring."""
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -13,16 +14,11 @@ from pureboot.agent.cache.state_cache import NodeStateCache
 from pureboot.agent.conflicts import ConflictDetector
 from pureboot.agent.connectivity import ConnectivityMonitor
 from pureboot.agent.heartbeat import HeartbeatService
+from pureboot.agent.people import People
 from pureboot.agent.queue import SyncQueue
+from pureboot.agent.session import Session
 from pureboot.agent.site import SiteState
 from pureboot.agent.sync import CacheSyncService
-from pureboot.core.errors import Malformed
-
-
-class People(Protocol):
-    """Lets people in, and machines not. Raises Unauthenticated or Forbidden."""
-
-    def admit(self, request: Request) -> None: ...
 
 
 class Status:
@@ -38,19 +34,21 @@ class Status:
         nodes: NodeStateCache,
         site: SiteState,
         sync: CacheSyncService,
+        session: Session,
+        notices: Callable[[], list[str]],
         registry: CollectorRegistry,
     ) -> None:
         self._people = people
         self._connectivity, self._heartbeat, self._queue = connectivity, heartbeat, queue
         self._detector, self._content, self._nodes = detector, content, nodes
         self._site, self._sync, self._registry = site, sync, registry
+        self._session, self._notices = session, notices
 
     def routes(self) -> list[Route]:
         return [
             Route("/health", self.health, methods=["GET"]),
             Route("/metrics", self.metrics, methods=["GET"]),
             Route("/api/v1/agent/status", self.status, methods=["GET"]),
-            Route("/api/v1/agent/queue", self.queue, methods=["GET"]),
             Route("/api/v1/agent/conflicts", self.conflicts, methods=["GET"]),
             Route("/api/v1/agent/cache", self.cache, methods=["GET"]),
             Route("/api/v1/agent/sync", self.sync, methods=["POST"]),
@@ -71,14 +69,6 @@ class Status:
             "generation": self._site.position.generation,
         }
         return JSONResponse(self._health() | metrics | about)
-
-    async def queue(self, request: Request) -> Response:
-        self._people.admit(request)
-        limit = _limit(request)
-        waiting = await self._queue.peek(limit)
-        failed = await self._queue.get_failed_items()
-        items = [item.model_dump(mode="json") for item in (*failed, *waiting)][:limit]
-        return JSONResponse({"items": items, "next_cursor": None})
 
     async def conflicts(self, request: Request) -> Response:
         self._people.admit(request)
@@ -103,6 +93,9 @@ class Status:
         metrics = self._heartbeat.collect()
         problems = [
             *([self._sync.refused] if self._sync.refused else []),
+            *([self._session.problem] if self._session.problem else []),
+            *([problem] if (problem := self._queue.crowded()) else []),
+            *self._notices(),
             *([f"{metrics.failed_queue_items} queued items failed."] if metrics.failed_queue_items else []),
             *([f"{metrics.conflicts_pending} conflicts wait to be settled."] if metrics.conflicts_pending else []),
         ]
@@ -119,10 +112,3 @@ class Status:
             "conflicts_pending": metrics.conflicts_pending,
             "services": metrics.services,
         }
-
-
-def _limit(request: Request) -> int:
-    try:
-        return min(1000, max(1, int(request.query_params.get("limit", "100"))))
-    except ValueError:
-        raise Malformed("'limit' is no number.") from None

@@ -1,0 +1,52 @@
+"""What became of the items of each life of this agent: made = settled + discarded + queued, or the gap is shown."""
+
+import sqlite3
+
+from pureboot.storage.sqlite import Transaction
+from pureboot.wire.messages import EpochAccount
+
+# As many as one push carries.
+MOST = 100
+
+
+def made(tx: Transaction, epoch: str) -> None:
+    tx.execute(
+        "INSERT INTO epoch_account (epoch, made) VALUES (?, 1) ON CONFLICT (epoch) DO UPDATE SET made = made + 1",
+        [epoch],
+    )
+
+
+def settled(tx: Transaction, epoch: str, by: int = 1) -> None:
+    tx.execute("UPDATE epoch_account SET settled = settled + ? WHERE epoch = ?", [by, epoch])
+
+
+def discarded(tx: Transaction, epoch: str) -> None:
+    tx.execute("UPDATE epoch_account SET discarded = discarded + 1 WHERE epoch = ?", [epoch])
+
+
+def read(connection: sqlite3.Connection) -> list[EpochAccount]:
+    """The newest, and before them those that do not agree. What is queued is counted anew from the rows themselves, so
+    that an item which vanished from the file leaves a gap."""
+    rows = connection.execute(_ACCOUNTS, [MOST]).fetchall()
+    return [EpochAccount.model_validate(dict(row)) for row in rows]
+
+
+def gap(account: EpochAccount) -> int:
+    return account.made - account.settled - account.discarded - account.queued
+
+
+def forget(tx: Transaction) -> None:
+    """Of the lives in which nothing is open any more, only the newest are kept."""
+    tx.execute(
+        "DELETE FROM epoch_account WHERE made = settled + discarded AND rowid NOT IN"
+        " (SELECT rowid FROM epoch_account ORDER BY rowid DESC LIMIT ?)",
+        [MOST],
+    )
+
+
+_ACCOUNTS = """
+WITH waiting AS (SELECT epoch, count(*) AS queued FROM sync_queue WHERE refused = 0 GROUP BY epoch)
+SELECT a.epoch, made, settled, discarded, coalesce(queued, 0) AS queued
+FROM epoch_account AS a LEFT JOIN waiting AS w ON w.epoch = a.epoch
+ORDER BY made != settled + discarded + coalesce(queued, 0) DESC, a.rowid DESC LIMIT ?
+"""

@@ -1,0 +1,167 @@
+"""One item of the outbox: as the agent keeps it, as it lies in the file, and as it goes to central."""
+
+import hashlib
+import json
+import sqlite3
+from datetime import UTC, datetime
+from typing import Any
+
+import uuid_utils.compat as uuid
+from pydantic import BaseModel, ValidationError
+
+from pureboot.agent.clock import Age, Stamp, age_of
+from pureboot.core.errors import Malformed
+from pureboot.core.lifecycle import Autonomy, Edge
+from pureboot.core.node import printable
+from pureboot.wire.messages import MESSAGE_LENGTH, Base, DiscardBody, PushItem, StateUpdateBody
+
+# An age nobody can tell: a year, so that it never wins against a change whose age is known.
+UNKNOWN_MS = 365 * 24 * 3600 * 1000
+
+
+class QueueItem(BaseModel):
+    """The first seven fields are the user's contract. `lane` is the node; left empty, it is read from the payload.
+
+    `after` names the item whose result this one was made on; where it is None, `base_…` says which of central's
+    revisions it was made on.
+    """
+
+    id: str
+    item_type: str
+    payload: dict[str, Any]
+    created_at: datetime
+    attempts: int = 0
+    last_error: str | None = None
+    status: str = "pending"
+
+    seq: int = 0
+    lane: str = ""
+    after: str | None = None
+    base_generation: int | None = None
+    base_state_rev: int | None = None
+    conflict_id: str | None = None
+    epoch: str = ""
+    autonomy: Autonomy = Autonomy.LIMITED
+    report_key: str | None = None
+
+
+INSERT = """
+INSERT INTO sync_queue (id, lane, item_type, payload, payload_hash, base_generation, base_state_rev, after, conflict_id,
+                        epoch, autonomy, created_at, accepted, report_key, attempts, last_error, counted)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+
+
+def row_of(item: QueueItem, payload: str, accepted: Stamp, counted: int) -> list[object]:
+    """In the order of INSERT."""
+    return [
+        *(item.id, item.lane, item.item_type, payload, digest(payload)),
+        *(item.base_generation, item.base_state_rev, item.after, item.conflict_id),
+        *(item.epoch, item.autonomy, item.created_at.isoformat(), accepted.dump()),
+        *(item.report_key, item.attempts, item.last_error, counted),
+    ]
+
+
+def item_of(row: sqlite3.Row) -> QueueItem:
+    fields = {name: row[name] for name in QueueItem.model_fields if name != "payload"}
+    try:
+        return QueueItem(payload=_payload(row["payload"], row["payload_hash"]), **fields)
+    except ValidationError:
+        return _unreadable(row)
+
+
+def _unreadable(row: sqlite3.Row) -> QueueItem:
+    """One bit of the row rotted: what is sound of it still stands in its place in line."""
+    return QueueItem(
+        id=str(row["id"]),
+        item_type=str(row["item_type"]),
+        payload={"unreadable": str(row["payload"])[:1000]},
+        created_at=datetime.fromtimestamp(0, UTC),
+        seq=row["seq"],
+        lane=str(row["lane"]),
+        epoch=str(row["epoch"]) or "unknown",
+        status=str(row["status"]),
+    )
+
+
+def edge_of(item: QueueItem) -> Edge | None:
+    """None for what is no edge, and for one that cannot be read: central rejects that."""
+    if item.item_type != "state_update":
+        return None
+    try:
+        return StateUpdateBody.model_validate(item.payload).edge()
+    except ValidationError:
+        return None
+
+
+def digest(payload: str) -> bytes:
+    """Tells a payload that rotted on the disk from the one that was accepted; eight bytes do for that."""
+    return hashlib.blake2b(payload.encode("utf-8", "replace"), digest_size=8).digest()
+
+
+def discard_of(row: sqlite3.Row, reason: str, person: str, epoch: str) -> QueueItem:
+    """What tells central that a person gave that item up."""
+    body = DiscardBody(
+        item_id=row["id"],
+        item_type=row["item_type"],
+        lane=row["lane"],
+        reason=printable(reason, MESSAGE_LENGTH),
+        person=printable(person, 200),
+    )
+    return QueueItem(
+        id=str(uuid.uuid7()),
+        item_type="discard",
+        payload=body.model_dump(),
+        created_at=datetime.now(UTC),
+        lane=row["lane"],
+        epoch=epoch,
+    )
+
+
+def place_of(item: QueueItem) -> str:
+    """A cursor of the listing: the failed items stand before those that wait."""
+    return f"{'failed' if item.status == 'failed' else 'waiting'}.{item.seq}"
+
+
+def read_place(cursor: str) -> tuple[bool, int]:
+    """Whether the page begins among the failed items, and behind which `seq`. Raises Malformed."""
+    stage, _, after = (cursor or "failed.0").partition(".")
+    if stage not in ("failed", "waiting") or not after.isdecimal() or len(after) > 18:
+        raise Malformed("'cursor' is none of this listing.", hint="Hand next_cursor back as it was.")
+    return stage == "failed", int(after)
+
+
+def _payload(text: str, expected: bytes | None) -> dict[str, Any]:
+    """What cannot be read any more, or is not what was accepted, goes to central as such, which rejects it: it is
+    seen, and stops nothing."""
+    try:
+        payload = json.loads(text) if expected in (None, digest(text)) else None
+    except ValueError:
+        payload = None
+    return payload if isinstance(payload, dict) else {"unreadable": text[:1000]}
+
+
+def lane_of(item: QueueItem) -> str:
+    named = (item.payload.get(name) for name in ("node_id", "mac_address", "mac"))
+    return item.lane or next((str(name) for name in named if name), item.id)
+
+
+def push_item(item: QueueItem, accepted: Stamp | None, now: Stamp) -> PushItem:
+    age = age_of(accepted, now) if accepted else Age(0.0, float("inf"))
+    base = None
+    if item.base_generation is not None:
+        base = Base(generation=item.base_generation, state_rev=item.base_state_rev)
+    return PushItem(
+        id=item.id,
+        epoch=item.epoch,
+        seq=item.seq,
+        lane=item.lane,
+        item_type=item.item_type,
+        autonomy=item.autonomy,
+        age_ms=int(age.seconds * 1000),
+        u_ms=min(UNKNOWN_MS, int(min(age.uncertainty, 1e9) * 1000)),
+        after=item.after,
+        conflict_id=item.conflict_id,
+        base=base,
+        body=item.payload,
+    )

@@ -1,0 +1,102 @@
+"""The tables of agent.db, one script a version; `Store` runs those that a file has not seen."""
+
+# `seq` is AUTOINCREMENT: a plain rowid of a deleted last row would be given out again, and order would be a lie.
+FIRST = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE node (
+    id TEXT PRIMARY KEY,
+    state TEXT NOT NULL, attempt INTEGER NOT NULL,
+    base_version INTEGER, base_state_rev INTEGER, base_state TEXT, base_attempt INTEGER,
+    workflow_id TEXT, hostname TEXT NOT NULL DEFAULT '', facts TEXT NOT NULL DEFAULT '{}',
+    document TEXT,
+    boot_token TEXT, begun INTEGER NOT NULL DEFAULT 0, conflict_id TEXT,
+    updated_at TEXT NOT NULL, cached_at TEXT NOT NULL
+);
+CREATE TABLE node_mac (mac TEXT PRIMARY KEY, node_id TEXT NOT NULL REFERENCES node (id) ON DELETE CASCADE);
+CREATE INDEX node_mac_node ON node_mac (node_id);
+CREATE TABLE node_alias (alias TEXT PRIMARY KEY, node_id TEXT NOT NULL);
+CREATE TABLE departed (mac TEXT PRIMARY KEY, last_state TEXT NOT NULL);
+CREATE TABLE workflow (id TEXT PRIMARY KEY, version INTEGER NOT NULL, document TEXT NOT NULL);
+CREATE TABLE content (name TEXT PRIMARY KEY, version INTEGER NOT NULL, document TEXT NOT NULL);
+CREATE TABLE conflict (
+    id TEXT PRIMARY KEY, node_id TEXT, node_mac TEXT NOT NULL, conflict_type TEXT NOT NULL,
+    local_state TEXT NOT NULL, central_state TEXT NOT NULL,
+    local_updated_at TEXT NOT NULL, central_updated_at TEXT NOT NULL,
+    resolved INTEGER NOT NULL DEFAULT 0, resolution TEXT, preview INTEGER NOT NULL
+);
+CREATE TABLE sync_queue (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE, lane TEXT NOT NULL, item_type TEXT NOT NULL, payload TEXT NOT NULL,
+    base_generation INTEGER, base_state_rev INTEGER, after TEXT, conflict_id TEXT,
+    epoch TEXT NOT NULL, autonomy TEXT NOT NULL,
+    created_at TEXT NOT NULL, accepted TEXT NOT NULL, report_key TEXT,
+    attempts INTEGER NOT NULL DEFAULT 0, next_at REAL NOT NULL DEFAULT 0, last_error TEXT,
+    status TEXT NOT NULL DEFAULT 'pending', refused INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX sync_queue_lane ON sync_queue (lane, seq);
+CREATE INDEX sync_queue_held ON sync_queue (lane) WHERE status = 'failed' OR next_at > 0;
+CREATE UNIQUE INDEX sync_queue_report ON sync_queue (report_key) WHERE report_key IS NOT NULL;
+CREATE TABLE sync_sent (
+    seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, lane TEXT NOT NULL, item_type TEXT NOT NULL,
+    payload TEXT NOT NULL, epoch TEXT NOT NULL, report_key TEXT, outcome TEXT NOT NULL, settled_at TEXT NOT NULL
+);
+CREATE INDEX sync_sent_report ON sync_sent (report_key) WHERE report_key IS NOT NULL;
+"""
+
+# Counted by the file itself, in the transaction that changes it: no write pays for a count(*), and no crash parts the
+# two. `epoch_account` is what became of the items of each life; `feed_seen` what a pass from the start has met.
+SECOND = """
+ALTER TABLE node ADD COLUMN base_generation INTEGER;
+UPDATE node SET base_generation = (SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'generation')
+WHERE base_state_rev IS NOT NULL;
+
+ALTER TABLE sync_queue ADD COLUMN payload_hash BLOB;
+ALTER TABLE sync_queue ADD COLUMN counted INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX sync_queue_counted ON sync_queue (lane) WHERE counted > 0;
+
+ALTER TABLE sync_sent ADD COLUMN base_generation INTEGER;
+ALTER TABLE sync_sent ADD COLUMN base_state_rev INTEGER;
+ALTER TABLE sync_sent ADD COLUMN after TEXT;
+ALTER TABLE sync_sent ADD COLUMN conflict_id TEXT;
+ALTER TABLE sync_sent ADD COLUMN autonomy TEXT NOT NULL DEFAULT 'limited';
+ALTER TABLE sync_sent ADD COLUMN created_at TEXT NOT NULL DEFAULT '';
+ALTER TABLE sync_sent ADD COLUMN accepted TEXT NOT NULL DEFAULT '';
+ALTER TABLE sync_sent ADD COLUMN payload_hash BLOB;
+UPDATE sync_sent SET created_at = settled_at;
+
+CREATE TABLE queue_usage (what TEXT PRIMARY KEY, items INTEGER NOT NULL, bytes INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO queue_usage
+SELECT 'queue', count(*), coalesce(sum(length(CAST(payload AS BLOB))), 0) FROM sync_queue;
+INSERT INTO queue_usage
+SELECT 'sent', count(*), coalesce(sum(length(CAST(payload AS BLOB))), 0) FROM sync_sent;
+CREATE TRIGGER sync_queue_grows AFTER INSERT ON sync_queue BEGIN
+    UPDATE queue_usage SET items = items + 1, bytes = bytes + length(CAST(NEW.payload AS BLOB)) WHERE what = 'queue';
+END;
+CREATE TRIGGER sync_queue_shrinks AFTER DELETE ON sync_queue BEGIN
+    UPDATE queue_usage SET items = items - 1, bytes = bytes - length(CAST(OLD.payload AS BLOB)) WHERE what = 'queue';
+END;
+CREATE TRIGGER sync_queue_changes AFTER UPDATE OF payload ON sync_queue BEGIN
+    UPDATE queue_usage
+    SET bytes = bytes + length(CAST(NEW.payload AS BLOB)) - length(CAST(OLD.payload AS BLOB)) WHERE what = 'queue';
+END;
+CREATE TRIGGER sync_sent_grows AFTER INSERT ON sync_sent BEGIN
+    UPDATE queue_usage SET items = items + 1, bytes = bytes + length(CAST(NEW.payload AS BLOB)) WHERE what = 'sent';
+END;
+CREATE TRIGGER sync_sent_shrinks AFTER DELETE ON sync_sent BEGIN
+    UPDATE queue_usage SET items = items - 1, bytes = bytes - length(CAST(OLD.payload AS BLOB)) WHERE what = 'sent';
+END;
+
+CREATE TABLE epoch_account (
+    epoch TEXT PRIMARY KEY,
+    made INTEGER NOT NULL DEFAULT 0, settled INTEGER NOT NULL DEFAULT 0, discarded INTEGER NOT NULL DEFAULT 0
+);
+INSERT INTO epoch_account
+SELECT epoch, count(*), sum(settled), sum(discarded) FROM (
+    SELECT epoch, refused AS settled, 0 AS discarded FROM sync_queue
+    UNION ALL SELECT epoch, outcome != 'discarded', outcome = 'discarded' FROM sync_sent
+) GROUP BY epoch;
+
+CREATE TABLE feed_seen (kind TEXT NOT NULL, id TEXT NOT NULL, PRIMARY KEY (kind, id)) WITHOUT ROWID;
+"""
+
+MIGRATIONS = [FIRST, SECOND]

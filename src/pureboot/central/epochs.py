@@ -1,0 +1,58 @@
+"""Accounting: of each life of an agent's process, what became of the items it accepted (PROTOCOL 7, I10)."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import Connection, func, select
+
+from pureboot.central import tables as t
+from pureboot.central.accounts import Agent
+from pureboot.central.bodies import EpochGap
+from pureboot.central.sql import upsert
+from pureboot.wire.messages import EpochAccount
+
+SHOWN = 100
+
+
+def keep(conn: Connection, agent: Agent, accounts: Sequence[EpochAccount], now: datetime) -> None:
+    """What was counted once stays counted: an agent restored from its backup has forgotten some of it."""
+    rows = t.epoch_account.c
+    names = [account.epoch for account in accounts]
+    known = {
+        row.epoch: row
+        for row in conn.execute(select(t.epoch_account).where(rows.agent_id == agent.id, rows.epoch.in_(names)))
+    }
+    upsert(
+        conn,
+        t.epoch_account,
+        [
+            {
+                "agent_id": agent.id,
+                "epoch": account.epoch,
+                "site_id": agent.site_id,
+                "made": max(account.made, known[account.epoch].made if account.epoch in known else 0),
+                "settled": max(account.settled, known[account.epoch].settled if account.epoch in known else 0),
+                "discarded": max(account.discarded, known[account.epoch].discarded if account.epoch in known else 0),
+                "queued": account.queued,
+                "reported_at": now,
+            }
+            for account in {account.epoch: account for account in accounts}.values()
+        ],
+    )
+
+
+def gaps(conn: Connection, site_id: str) -> list[EpochGap]:
+    """Those whose sums do not agree, the newest first; `received`: how many receipts central has of the epoch."""
+    rows = t.epoch_account.c
+    missing = (rows.made - rows.settled - rows.discarded - rows.queued).label("gap")
+    query = select(t.epoch_account, missing).where(rows.site_id == site_id, missing != 0)
+    found = conn.execute(query.order_by(rows.reported_at.desc(), rows.epoch).limit(SHOWN)).all()
+    return [
+        EpochGap.model_validate(row._asdict() | {"received": _received(conn, row.agent_id, row.epoch)}) for row in found
+    ]
+
+
+def _received(conn: Connection, agent_id: str, epoch: str) -> int:
+    receipts = t.sync_receipt.c
+    query = select(func.count()).where(receipts.agent_id == agent_id, receipts.epoch == epoch)
+    return int(conn.execute(query).scalar_one())

@@ -1,0 +1,36 @@
+"""What central does by itself, now and then."""
+
+import asyncio
+import logging
+import random
+from dataclasses import dataclass
+from datetime import timedelta
+
+from pureboot.central.clock import Clock
+from pureboot.central.compaction import compact
+from pureboot.central.db import Database
+
+log = logging.getLogger(__name__)
+
+# Seconds between two rounds: an hour more or less does not matter to what is kept for weeks.
+PERIOD = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Housekeeping:
+    db: Database
+    clock: Clock
+    keep_tombstones: timedelta
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        while True:
+            try:
+                await self.round()
+            except Exception:  # whatever it is, central serves on without it until the next round
+                log.exception("housekeeping was put off")
+            await asyncio.sleep(PERIOD * random.uniform(0.8, 1.2))
+
+    async def round(self) -> None:
+        now = self.clock.now()
+        await self.db.write(lambda conn: compact(conn, self.keep_tombstones, now))

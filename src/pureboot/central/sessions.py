@@ -1,0 +1,77 @@
+"""One writer for each credential: a session has a lease, and a fence that each push shows (PROTOCOL 7).
+
+Item ids make two copies of one agent harmless to the data; the fence makes them visible. A push without one is taken,
+for agents that know no sessions.
+"""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Row, select, update
+
+from pureboot.central import notices
+from pureboot.central import tables as t
+from pureboot.central.accounts import Agent
+from pureboot.central.sql import count, locked
+from pureboot.core.errors import Fenced, Unauthenticated
+from pureboot.wire.messages import SessionGrant, SessionRequest
+
+# Three times what an agent may be silent between two heartbeats at most, and short enough to wait for.
+LEASE = timedelta(seconds=90)
+# One push of a few hundred items takes about this long; so many agents, so many times, and no two at once.
+SPREAD_PER_AGENT_MS, LONGEST_SPREAD_MS = 20, 60_000
+
+
+def lock_site(conn: Connection, agent: Agent) -> Row[Any]:
+    """The agents of one site write one after the other, and this is the first lock a push takes. Returns its own row.
+
+    So receipts, aliases and owners that are read under it stay true. What other sites do to a node is held off by its
+    own lock; that one of them takes a MAC first, by its key.
+    """
+    rows = conn.execute(locked(select(t.agent).where(t.agent.c.site_id == agent.site_id).order_by(t.agent.c.id)))
+    mine = {row.id: row for row in rows}.get(agent.id)
+    if mine is None:
+        raise Unauthenticated("This agent's site was removed.", code="unknown_token")
+    return mine
+
+
+def open_session(conn: Connection, agent: Agent, request: SessionRequest, now: datetime) -> SessionGrant | Fenced:
+    """A refusal is returned, not raised: what it leaves for the operator is to be stored."""
+    row = lock_site(conn, agent)
+    alive = row.lease_until is not None and row.lease_until > now
+    if request.epoch != row.session_epoch and alive and request.previous_epoch != row.session_epoch:
+        alarm(conn, agent, request.epoch, row, now)
+        return _fenced("another copy of this agent writes for the site")
+    fence = row.fence if request.epoch == row.session_epoch else row.fence + 1
+    values = {"session_epoch": request.epoch, "fence": fence, "lease_until": now + LEASE}
+    conn.execute(update(t.agent).where(t.agent.c.id == agent.id).values(values))
+    agents = count(conn, t.agent, t.agent.c.replaced_at.is_(None))
+    spread = min(agents * SPREAD_PER_AGENT_MS, LONGEST_SPREAD_MS)
+    return SessionGrant(fence=fence, lease_seconds=int(LEASE.total_seconds()), spread_ms=spread)
+
+
+def check_fence(conn: Connection, row: Row[Any], fence: int | None, now: datetime) -> None:
+    """The right one prolongs the lease. Raises Fenced for a stale one."""
+    if fence is None:
+        return
+    if fence != row.fence:
+        raise _fenced(f"the fence is {row.fence}, not {fence}")
+    # Not at every push: an update of the row costs as much as an item.
+    if row.lease_until is None or row.lease_until < now + LEASE / 2:
+        conn.execute(update(t.agent).where(t.agent.c.id == row.id).values(lease_until=now + LEASE))
+
+
+def alarm_of_push(conn: Connection, agent: Agent, epoch: str, now: datetime) -> None:
+    """In a transaction of its own: the one of the push is undone. Without a holder (a restored central) it is none."""
+    row = lock_site(conn, agent)
+    if row.session_epoch is not None:
+        alarm(conn, agent, epoch, row, now)
+
+
+def alarm(conn: Connection, agent: Agent, epoch: str, holder: Row[Any], now: datetime) -> None:
+    detail = {"agent_id": agent.id, "holder_epoch": holder.session_epoch, "holder_fence": holder.fence}
+    notices.record(conn, agent.site_id, "fenced", epoch, detail, now)
+
+
+def _fenced(why: str) -> Fenced:
+    return Fenced(f"This session may not write: {why}.")

@@ -1,0 +1,193 @@
+"""One writer for each credential, seen in the site's health; and whether its sums agree."""
+
+import asyncio
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.support.central import RunningCentral, SetClock, SpeakingAgent
+
+MAC = "52:54:00:aa:bb:01"
+
+
+@pytest.fixture
+async def agent(central: RunningCentral) -> SpeakingAgent:
+    return await central.speaking_agent((await central.new_site("attic"))["id"])
+
+
+async def ask(agent: SpeakingAgent, epoch: str, previous: str | None = None) -> httpx2.Response:
+    body = {"agent_id": agent.id, "epoch": epoch, "previous_epoch": previous}
+    return await agent.client.post("/api/v1/sync/session", json=body)
+
+
+async def fence(agent: SpeakingAgent, epoch: str, previous: str | None = None) -> int:
+    answer = await ask(agent, epoch, previous)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["lease_seconds"] == 90
+    return int(answer.json()["fence"])
+
+
+def refused(answer: httpx2.Response) -> None:
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "fenced")
+
+
+async def health(central: RunningCentral) -> dict[str, Any]:
+    found: dict[str, Any] = await central.ask("GET", "/sites/attic/health")
+    return found
+
+
+async def test_a_second_living_copy_is_refused_and_an_operator_sees_it(
+    central: RunningCentral, agent: SpeakingAgent
+) -> None:
+    await fence(agent, "e1")
+    refused(await ask(agent, "e2"))
+    refused(await ask(agent, "e2", previous="e0"))
+    [notice] = (await health(central))["notices"]
+    assert (notice["kind"], notice["subject"], notice["times"]) == ("fenced", "e2", 2)
+    assert notice["detail"]["holder_epoch"] == "e1"
+
+
+async def test_who_asks_again_keeps_its_fence(agent: SpeakingAgent, clock: SetClock) -> None:
+    first = await fence(agent, "e1")
+    clock.advance(80)
+    assert await fence(agent, "e1") == first
+    clock.advance(80)
+    refused(await ask(agent, "e2"))
+
+
+async def test_a_lease_that_ran_out_goes_to_the_next_and_the_first_is_fenced_off(
+    agent: SpeakingAgent, clock: SetClock
+) -> None:
+    first = await fence(agent, "e1")
+    clock.advance(91)
+    assert await fence(agent, "e2") == first + 1
+    refused(await ask(agent, "e1"))
+
+
+async def test_a_restart_takes_over_its_own_lease(agent: SpeakingAgent) -> None:
+    first = await fence(agent, "e1")
+    assert await fence(agent, "e2", previous="e1") == first + 1
+
+
+async def test_a_stale_fence_applies_nothing(central: RunningCentral, agent: SpeakingAgent) -> None:
+    old = await fence(agent, "e1")
+    new = await fence(agent, "e2", previous="e1")
+    item = agent.registration("n1", MAC)
+    accounts = [{"epoch": "e1", "made": 9, "settled": 1}]
+    refused(await agent.post(item, fence=old, epoch_accounts=accounts))
+    assert (await central.ask("GET", "/nodes"))["items"] == []
+    said = await health(central)
+    assert (said["epoch_gaps"], [notice["subject"] for notice in said["notices"]]) == ([], ["e1"])
+    assert (await agent.post(item, fence=new)).json()["results"][0]["outcome"] == "applied"
+
+
+async def test_pushing_prolongs_the_lease(agent: SpeakingAgent, clock: SetClock) -> None:
+    number = await fence(agent, "e1")
+    for _ in range(3):
+        clock.advance(60)
+        assert (await agent.post(fence=number)).status_code == 200
+    refused(await ask(agent, "e2"))
+
+
+async def test_an_agent_that_knows_no_sessions_may_push(agent: SpeakingAgent) -> None:
+    await fence(agent, "e1")
+    assert (await agent.post(agent.registration("n1", MAC))).status_code == 200
+
+
+async def test_a_replaced_agent_may_still_push_what_it_holds(central: RunningCentral, agent: SpeakingAgent) -> None:
+    await fence(agent, "e1")
+    newer = await central.speaking_agent("attic")
+    await fence(newer, "e9")
+    assert (await agent.post(agent.registration("n1", MAC), fence=await fence(agent, "e1"))).status_code == 200
+
+
+async def test_of_copies_that_ask_at_once_one_is_served(agent: SpeakingAgent) -> None:
+    answers = await asyncio.gather(*(ask(agent, f"e{number}") for number in range(6)))
+    assert sorted(answer.status_code for answer in answers) == [200] + [409] * 5
+
+
+async def test_a_session_is_the_agents_own(central: RunningCentral, agent: SpeakingAgent) -> None:
+    other = await central.speaking_agent((await central.new_site("cellar"))["id"])
+    answer = await agent.client.post("/api/v1/sync/session", json={"agent_id": other.id, "epoch": "e1"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "not_yours")
+
+
+@pytest.mark.parametrize("body", [{"epoch": ""}, {"epoch": "x" * 65}, {"epoch": 1}, {}, {"epoch": "e", "more": 1}])
+async def test_a_session_that_cannot_be_read_is_422(agent: SpeakingAgent, body: dict[str, Any]) -> None:
+    answer = await agent.client.post("/api/v1/sync/session", json={"agent_id": agent.id} | body)
+    assert answer.status_code == 422
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"fence": -1}, {"fence": 2**63}, {"fence": "x"}, {"epoch_accounts": [{"epoch": "e"}]}]
+)
+async def test_a_push_with_a_wrong_field_is_422(agent: SpeakingAgent, wrong: dict[str, Any]) -> None:
+    assert (await agent.post(**wrong)).status_code == 422
+
+
+# Sums
+
+
+def account(made: int, settled: int, discarded: int = 0, queued: int = 0, epoch: str = "e1") -> dict[str, Any]:
+    return {"epoch": epoch, "made": made, "settled": settled, "discarded": discarded, "queued": queued}
+
+
+async def test_sums_that_agree_are_no_news(central: RunningCentral, agent: SpeakingAgent) -> None:
+    await agent.post(epoch_accounts=[account(9, 5, 1, 3), account(2, 2, epoch="e0")])
+    assert (await health(central))["epoch_gaps"] == []
+
+
+async def test_a_gap_is_shown_with_what_central_has(central: RunningCentral, agent: SpeakingAgent) -> None:
+    await agent.post(agent.registration("n1", MAC), epoch_accounts=[account(9, 5)])
+    [gap] = (await health(central))["epoch_gaps"]
+    assert (gap["epoch"], gap["made"], gap["received"], gap["gap"]) == ("e1", 9, 1, 4)
+
+
+async def test_what_an_agent_restored_from_its_backup_forgot_stays_counted(
+    central: RunningCentral, agent: SpeakingAgent
+) -> None:
+    await agent.post(epoch_accounts=[account(9, 6, 0, 3)])
+    await agent.post(epoch_accounts=[account(5, 5)])
+    [gap] = (await health(central))["epoch_gaps"]
+    assert (gap["made"], gap["settled"], gap["queued"], gap["gap"]) == (9, 6, 0, 3)
+
+
+# Items that somebody gave up
+
+
+def discard(agent: SpeakingAgent, lane: str) -> dict[str, Any]:
+    body = {"item_id": "i7", "item_type": "state_update", "lane": lane, "reason": "broken disk", "person": "ann"}
+    return agent.item("discard", lane, body)
+
+
+async def test_a_discarded_item_is_an_event_of_its_node(central: RunningCentral, agent: SpeakingAgent) -> None:
+    await agent.push(agent.registration("n1", MAC))
+    item = discard(agent, "n1")
+    for outcome in ("applied", "duplicate"):
+        assert [result.outcome.value for result in (await agent.push(item)).results] == [outcome]
+    [event] = (await central.ask("GET", "/nodes/n1/events"))["items"]
+    assert (event["event"], event["message"], event["item_id"]) == ("sync_discarded", "broken disk", item["id"])
+    assert (event["metadata"]["item_id"], event["metadata"]["person"]) == ("i7", "ann")
+
+
+@pytest.mark.parametrize("whose", ["nobody", "another site"])
+async def test_of_a_node_central_does_not_know_here_it_is_the_sites_notice(
+    central: RunningCentral, agent: SpeakingAgent, whose: str
+) -> None:
+    if whose == "another site":
+        other = await central.speaking_agent((await central.new_site("cellar"))["id"])
+        await other.push(other.registration("n1", MAC))
+    item = discard(agent, "n1")
+    for outcome in ("applied", "duplicate"):
+        answer = await agent.push(item)
+        assert [result.outcome.value for result in answer.results] == [outcome]
+        assert answer.nodes == []
+    [notice] = (await health(central))["notices"]
+    assert (notice["kind"], notice["subject"], notice["times"]) == ("sync_discarded", "i7", 1)
+    assert notice["detail"]["reason"] == "broken disk"
+
+
+async def test_a_discard_that_cannot_be_read_is_rejected(agent: SpeakingAgent) -> None:
+    answer = await agent.push(agent.item("discard", "n1", {"item_id": "i7"}))
+    assert [result.outcome.value for result in answer.results] == ["rejected"]
