@@ -1,9 +1,11 @@
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support.agent import RunningAgent, init, running_agent
+from tests.support.agent import HASTY, RunningAgent, init, running_agent
 from tests.support.central import RunningCentral, SetClock, running_central
 from tests.support.postgres import Postgres, running_postgres
 
@@ -58,8 +60,21 @@ async def central(tmp_path: Path, clock: SetClock, database: str) -> AsyncIterat
 @pytest.fixture
 async def site(central: RunningCentral, tmp_path: Path) -> AsyncIterator[RunningAgent]:
     """The agent of the site `attic`, in touch with central."""
+    async with attic(central, tmp_path / "agent") as site:
+        yield site
+
+
+@pytest.fixture
+async def hasty_site(central: RunningCentral, tmp_path: Path) -> AsyncIterator[RunningAgent]:
+    """The same, with the patience of production or less."""
+    async with attic(central, tmp_path / "agent", **HASTY) as site:
+        yield site
+
+
+@asynccontextmanager
+async def attic(central: RunningCentral, folder: Path, **changed: Any) -> AsyncIterator[RunningAgent]:
     await central.new_site("attic")
-    await init(central, "attic", tmp_path / "agent")
-    async with running_agent(tmp_path / "agent", central.transport()) as site:
+    await init(central, "attic", folder)
+    async with running_agent(folder, central.transport(), **changed) as site:
         await site.synced()
         yield site

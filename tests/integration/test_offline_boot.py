@@ -23,9 +23,10 @@ async def test_boot_uses_offline_generator(central: RunningCentral, site: Runnin
     assert script.rstrip().endswith(LOCAL_DISK)
 
 
-async def test_boot_falls_back_when_central_unreachable(central: RunningCentral, site: RunningAgent) -> None:
+async def test_boot_falls_back_when_central_unreachable(central: RunningCentral, hasty_site: RunningAgent) -> None:
     """An unknown machine while central hangs and nobody has called it offline yet: answered inside the budget, and only
     the first of them pays it."""
+    site = hasty_site
     await import_node(central, MAC, state="active")
     await site.synced()
     site.wan.state = "hangs"
@@ -33,12 +34,12 @@ async def test_boot_falls_back_when_central_unreachable(central: RunningCentral,
     first = await site.script("52:54:00:00:00:01")
     paid = time.monotonic() - began
     began = time.monotonic()
-    scripts = await asyncio.gather(*(site.script(f"52:54:00:00:01:{i:02x}") for i in range(20)))
+    scripts = [await site.script(f"52:54:00:00:01:{i:02x}") for i in range(20)]
     known = await site.script(MAC)
     rest = time.monotonic() - began
     assert all(script.startswith("#!ipxe") and LOCAL_DISK in script for script in [first, *scripts, known])
     assert paid < 1.5
-    assert rest < paid + 0.5
+    assert rest < 10 * paid  # each of them waiting would be twenty times
 
 
 async def test_boot_includes_offline_indicator(site: RunningAgent) -> None:

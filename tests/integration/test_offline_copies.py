@@ -20,7 +20,7 @@ async def test_of_two_copies_of_an_agent_one_writes_and_the_other_says_so(
     await central.new_site("attic")
     first, second = tmp_path / "first", tmp_path / "second"
     await init(central, "attic", first)
-    async with running_agent(first, Wan(central.transport())) as one:
+    async with running_agent(first, Wan(central.transport()), write_confirm_budget=0.5) as one:
         await one.synced()
         node = (await one.machine.post("/api/v1/nodes/register", json={"mac_address": MAC})).json()["id"]
         ids = [await report(one, node, "before the copy")]

@@ -60,15 +60,21 @@ class RunningAgent:
         assert await self.agent.connectivity.check_connectivity()
 
 
+# What the agent's own limits are: for what a machine has to wait when central hangs.
+HASTY = {"connectivity_timeout": 0.5, "write_confirm_budget": 0.5, "boot_budget": 1.0}
+
+
 def settings(folder: Path, **changed: Any) -> AgentSettings:
-    quick = {
+    """An outage shows at the first check. Where central answers, a busy machine of ours has all the time it needs."""
+    patient = {
         "connectivity_check_interval": 30,
-        "connectivity_timeout": 0.5,
+        "connectivity_timeout": 10,
         "connectivity_failure_threshold": 1,
         "queue_retry_delay": 0.05,
-        "write_confirm_budget": 0.5,
+        "write_confirm_budget": 10,
+        "boot_budget": 10,
     }
-    return AgentSettings(data_dir=folder, **(quick | changed))
+    return AgentSettings(data_dir=folder, **(patient | changed))
 
 
 async def init(central: RunningCentral, site: str, folder: Path) -> None:
