@@ -49,7 +49,7 @@ def list_(
 @app.command()
 def resolve(
     conflict: Annotated[str, typer.Argument(metavar="CONFLICT", help="Id of a conflict, or a node's MAC address.")],
-    resolution: Annotated[Resolution, typer.Argument(help="Who is right.")],
+    resolution: Annotated[Resolution, typer.Argument(help="Who is right; merge is not there yet.")],
     site: ASite = None,
     json: AsJson = False,
 ) -> None:

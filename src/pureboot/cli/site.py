@@ -34,8 +34,13 @@ class CachePolicy(StrEnum):
 Description = Annotated[str | None, typer.Option(help="What people should know of it.")]
 Parent = Annotated[str | None, typer.Option(metavar="SITE", help="Id or name of the site above it.")]
 AutonomyLevel = Annotated[Autonomy | None, typer.Option(help="What it may do without central.")]
-ConflictResolution = Annotated[Strategy | None, typer.Option(help="Who is right where both changed a node.")]
-Cache = Annotated[CachePolicy | None, typer.Option(help="Which content its agent keeps.")]
+ConflictResolution = Annotated[
+    Strategy | None,
+    typer.Option(help="Who is right where both changed a node; all but central_wins wait for a person as yet."),
+]
+Cache = Annotated[
+    CachePolicy | None, typer.Option(help="Which content its agent keeps; all are treated as assigned as yet.")
+]
 OfflineDefault = Annotated[
     DefaultAction | None, typer.Option("--offline-default-action", help="What an unknown machine gets while offline.")
 ]
