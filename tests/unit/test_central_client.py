@@ -1,0 +1,54 @@
+"""What central's answers may be, however much or whatever somebody on the way says."""
+
+from collections.abc import AsyncIterator
+
+import httpx2
+import pytest
+
+from pureboot.agent.central_client import LARGEST_ANSWER, CentralClient
+from pureboot.core.errors import CentralUnavailable, Malformed
+from pureboot.wire.reading import read_json
+
+
+def client(answer: httpx2.Response) -> CentralClient:
+    http = httpx2.AsyncClient(transport=httpx2.MockTransport(lambda _: answer), base_url="http://central")
+    return CentralClient(http)
+
+
+async def endless() -> AsyncIterator[bytes]:
+    while True:
+        yield b" " * 1024 * 1024
+
+
+async def test_an_endless_answer_is_given_up() -> None:
+    with pytest.raises(CentralUnavailable, match=f"more than {LARGEST_ANSWER} bytes"):
+        await client(httpx2.Response(200, content=endless())).healthy()
+
+
+@pytest.mark.parametrize("body", [b"[" * 200_000, b"<html>", b'{"status":1e999}', b""])
+async def test_what_is_not_centrals_answer_is_one_of_our_errors(body: bytes) -> None:
+    with pytest.raises(CentralUnavailable):
+        await client(httpx2.Response(200, content=body)).healthy()
+
+
+async def test_a_gateways_refusal_is_not_centrals_word() -> None:
+    with pytest.raises(CentralUnavailable):
+        await client(httpx2.Response(400, json={"error": "bad gateway"})).healthy()
+
+
+@pytest.mark.parametrize("asked", ["\u00b2".encode(), b"9" * 400, b"soon"])
+async def test_no_retry_after_stops_an_agent_for_good(asked: bytes) -> None:
+    body = {"error": {"code": "busy", "message": "Later."}}
+    with pytest.raises(Exception, match="Later") as refused:
+        await client(httpx2.Response(503, json=body, headers=[(b"Retry-After", asked)])).healthy()
+    assert getattr(refused.value, "retry_after", 0) <= 3600
+
+
+@pytest.mark.parametrize("body", [b'{"a":1e999}', b"[" + b"9" * 400 + b".0]", b'[[{"a":-1E+400}]]'])
+def test_a_number_without_end_is_refused(body: bytes) -> None:
+    with pytest.raises(Malformed, match="too large"):
+        read_json(body)
+
+
+def test_a_long_number_that_fits_is_none() -> None:
+    assert read_json(b'{"a": 1e300, "b": "1e999"}') == {"a": 1e300, "b": "1e999"}
