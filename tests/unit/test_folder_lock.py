@@ -10,6 +10,6 @@ def test_a_second_program_on_the_same_folder_is_refused_until_the_first_lets_go(
     first = FolderLock(tmp_path / "agent.lock", "agent")
     with pytest.raises(SettingsError, match=f"another agent runs on {tmp_path}"):
         FolderLock(tmp_path / "agent.lock", "agent")
-    first.release()
-    first.release()
-    FolderLock(tmp_path / "agent.lock", "agent").release()
+    first.close()
+    first.close()
+    FolderLock(tmp_path / "agent.lock", "agent").close()

@@ -67,7 +67,7 @@ class SiteAgent:
         clock = SystemClock()
         with ExitStack() as undo:
             self._lock = _usable(settings, lambda: FolderLock(settings.data_dir / "agent.lock", "agent"))
-            undo.callback(self._lock.release)
+            undo.callback(self._lock.close)
             self.database = Database(settings.data_dir / "state" / "agent.db")
             _usable(settings, self.database.open)
             undo.callback(self.database.close)
@@ -228,7 +228,7 @@ class SiteAgent:
         await self.fetcher.aclose()
         await self._http.aclose()
         self.database.close()
-        self._lock.release()
+        self._lock.close()
 
     async def _obey(self, command: dict[str, object]) -> None:
         if command.get("command") == "sync":

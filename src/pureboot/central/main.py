@@ -1,12 +1,11 @@
 """Central as a program: the only place that reads its settings and builds its parts."""
 
 import asyncio
-import fcntl
 import logging
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -28,6 +27,7 @@ from pureboot.central.ingest import Ingest
 from pureboot.central.metrics import Metrics
 from pureboot.config.central import CentralSettings
 from pureboot.core.errors import SettingsError
+from pureboot.storage.lock import FolderLock
 from pureboot.wire.http import bind, serve_http
 
 log = logging.getLogger(__name__)
@@ -112,11 +112,7 @@ def _usable(folder: Path) -> Path:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Two centrals on one folder would throw away each other's uploads and wake nobody's long polls."""
-    with (folder / "central.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SettingsError(f"data_dir: another central runs on {folder}.", hint="Stop it first.") from None
+    with closing(FolderLock(folder / "central.lock", "central")):
         yield
 
 

@@ -7,8 +7,8 @@ from pureboot.core.errors import SettingsError
 
 
 class FolderLock:
-    """Held from birth until `release`, or until the process ends, however it does. Raises SettingsError where another
-    process holds it: two of them would each show machines a memory of what the other has changed."""
+    """Held from birth until `close`, or until the process ends, however it does. Raises SettingsError where another
+    process holds it: two of them would each act on a memory of what the other has changed."""
 
     def __init__(self, file: Path, who: str) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -19,6 +19,6 @@ class FolderLock:
             self._file.close()
             raise SettingsError(f"data_dir: another {who} runs on {file.parent}.", hint="Stop it first.") from None
 
-    def release(self) -> None:
+    def close(self) -> None:
         """Idempotent."""
         self._file.close()

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pydantic_core
@@ -25,13 +26,16 @@ def read_json(data: bytes) -> Any:
 _HUGE = re.compile(rb"\d[eE]\+?\d\d\d|\d{300}")
 
 
-def _is_finite(value: Any) -> bool:
+def levels(value: Any) -> Iterator[list[Any]]:
+    """A document level by level, without recursion: how deep it is, a stranger has decided."""
     level = [value]
     while level:
-        if any(isinstance(item, float) and not math.isfinite(item) for item in level):
-            return False
+        yield level
         level = [child for item in level for child in _children(item)]
-    return True
+
+
+def _is_finite(value: Any) -> bool:
+    return all(math.isfinite(item) for level in levels(value) for item in level if isinstance(item, float))
 
 
 def _children(value: Any) -> list[Any]:

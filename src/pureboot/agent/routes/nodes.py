@@ -17,6 +17,7 @@ from pureboot.core.errors import Forbidden, IllegalEdge, Invalid, Malformed, Not
 from pureboot.core.lifecycle import NodeState
 from pureboot.core.mac import MacAddress
 from pureboot.wire.messages import EventBody, Outcome, RegisterBody, ReportBody, StateBody
+from pureboot.wire.reading import levels
 
 # An item has to fit into a push with others; one that does not would stop its node's lane for good.
 METADATA_BYTES = 64 * 1024
@@ -120,7 +121,7 @@ def document_of(connection: sqlite3.Connection, node: CachedNode) -> dict[str, A
 
 
 def _event(node_id: str, body: EventBody) -> NodeEvent:
-    if _depth(body.metadata) > METADATA_DEPTH:
+    if sum(1 for _ in levels(body.metadata)) > METADATA_DEPTH + 1:
         raise Invalid(f"'metadata' is nested deeper than {METADATA_DEPTH} levels.")
     if len(json.dumps(body.metadata)) > METADATA_BYTES:
         raise TooLarge(
@@ -132,17 +133,3 @@ def _event(node_id: str, body: EventBody) -> NodeEvent:
 
 def _answer(written: Written) -> Response:
     return JSONResponse(written.body, status_code=202 if written.status == "queued" else 200)
-
-
-def _depth(value: Any) -> int:
-    """Level by level: the nesting is a stranger's, and recursion has an end."""
-    depth, level = 0, [value]
-    while level := [child for item in level for child in _children(item)]:
-        depth += 1
-    return depth
-
-
-def _children(value: Any) -> list[Any]:
-    if isinstance(value, dict):
-        return list(value.values())
-    return value if isinstance(value, list) else []
