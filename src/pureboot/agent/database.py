@@ -2,7 +2,7 @@
 
 import logging
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,15 +18,16 @@ WIDEST_GAP = 200_000
 
 
 class Database:
-    """A file that is opened once, however many objects are given it. `initialize` is idempotent."""
+    """A file that is opened once, however many objects are given it. `opening` opens it."""
 
-    def __init__(self, where: "Path | str | Database") -> None:
+    def __init__(self, where: "Path | str | Database", *, opening: "Callable[[Path], Store] | None" = None) -> None:
         self.path: Path = where.path if isinstance(where, Database) else Path(where)
         self.opened: list[Store] = where.opened if isinstance(where, Database) else []
+        self._opening = opening or open_store
 
     def open(self) -> Store:
         if not self.opened:
-            self.opened.append(open_store(self.path))
+            self.opened.append(self._opening(self.path))
         return self.opened[0]
 
     @property

@@ -5,7 +5,6 @@ import contextlib
 import logging
 import math
 import random
-import time
 from collections.abc import Awaitable, Callable
 
 from pydantic import BaseModel
@@ -106,7 +105,7 @@ class QueueProcessor:
         size = self.batch_size
         mended: set[str] = set()
         while await self._ready() and (items := await self._next(size)):
-            began = time.monotonic()
+            began = self._now()
             try:
                 answer = await self._push(items)
                 await self._settle(items, answer, result)
@@ -124,7 +123,7 @@ class QueueProcessor:
             finally:
                 self.queue.came_back()
             self._failures = 0
-            size = min(size * 2, self._batch_max) if time.monotonic() - began < QUICK else size
+            size = min(size * 2, self._batch_max) if self._now() - began < QUICK else size
             await self._sleep(answer.backpressure.after_ms / 1000)
 
     async def _ready(self) -> bool:
@@ -139,7 +138,7 @@ class QueueProcessor:
         return self.connectivity.is_online
 
     async def _push(self, items: list[PushItem]) -> PushAnswer:
-        now = self.queue.clock.stamp().boottime
+        now = self._now()
         due = now >= self._accounts_at
         told = await self.queue.database.store.read(accounts.read) if due else []
         answer = await self.proxy.push(items, fence=self.session.fence, accounts=told)
@@ -230,10 +229,13 @@ class QueueProcessor:
 
     def _recovered(self) -> None:
         # Not every time: central's health may be well while each push fails, and would undo every backoff at once.
-        if not self._rested.is_set() and time.monotonic() - self._cut_short > self._backoff.cap:
-            self._cut_short = time.monotonic()
+        if not self._rested.is_set() and self._now() - self._cut_short > self._backoff.cap:
+            self._cut_short = self._now()
             self._rested.set()
         self._wake.set()
+
+    def _now(self) -> float:
+        return self.queue.clock.stamp().boottime
 
 
 def _mirror(queue: SyncQueue) -> Mirror:

@@ -88,7 +88,11 @@ def end_process(error: Exception) -> None:
 
 class Store:
     """Open at birth, at the newest schema. `migrations` are scripts in order; each commits together with its record
-    (`PRAGMA user_version`). Raises DamagedFile."""
+    (`PRAGMA user_version`). Raises DamagedFile.
+
+    `threaded=False`: each write is committed by whoever asks for it, one transaction each, before the call returns; so
+    a history of writes can be told again step by step. `writing`: the kind of connection that writes.
+    """
 
     def __init__(
         self,
@@ -96,22 +100,26 @@ class Store:
         migrations: Sequence[str],
         *,
         on_disk_failure: Callable[[Exception], None] = end_process,
+        threaded: bool = True,
+        writing: type[sqlite3.Connection] = sqlite3.Connection,
     ) -> None:
         self.path = path
         self._on_disk_failure = on_disk_failure
+        self._threaded = threaded
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._writer = self._prepare(migrations)
+        self._writer = self._prepare(migrations, writing)
         # Two readers: a long listing in a thread must not keep the event loop from a look-up of its own.
         self._reader, self._near = _reader(path), _reader(path)
         self._reading, self._looking = threading.Lock(), threading.Lock()
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name=f"writer of {path.name}", daemon=True)
-        self._thread.start()
+        if threaded:
+            self._thread.start()
 
-    def _prepare(self, migrations: Sequence[str]) -> sqlite3.Connection:
+    def _prepare(self, migrations: Sequence[str], kind: type[sqlite3.Connection]) -> sqlite3.Connection:
         try:
-            connection = _connect(self.path)
+            connection = _connect(self.path, kind)
             try:
                 if (found := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
                     raise DamagedFile(found)
@@ -138,7 +146,10 @@ class Store:
     def _submit(self, job: _Job) -> "Future[Any]":
         if self._closed:
             raise RuntimeError("the store is closed")
-        self._jobs.put(job)
+        if self._threaded:
+            self._jobs.put(job)
+        else:
+            self._commit([job])
         return job.future
 
     async def shrink(self, over: int = 0) -> None:
@@ -155,7 +166,7 @@ class Store:
             log.warning("%s does not shrink now: %s", self.path, error)
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        return await to_thread(self._read, work)
+        return await to_thread(self._read, work) if self._threaded else self._read(work)
 
     def read_now(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """As `read`, in this thread: for start-up and for queries of one indexed row."""
@@ -171,8 +182,9 @@ class Store:
         if self._closed:
             return
         self._closed = True
-        self._jobs.put(None)
-        self._thread.join()
+        if self._threaded:
+            self._jobs.put(None)
+            self._thread.join()
         for connection in (self._reader, self._near, self._writer):
             connection.close()
 
@@ -239,8 +251,8 @@ class Store:
             job.finish(failure)
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=LOCKED_FOR)
+def _connect(path: Path, kind: type[sqlite3.Connection] = sqlite3.Connection) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=LOCKED_FOR, factory=kind)
     connection.row_factory = sqlite3.Row
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = 1")
