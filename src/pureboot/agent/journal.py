@@ -283,7 +283,7 @@ class Journal:
 
     def _begin(self, tx: Transaction, node_id: str, edges: tuple[Edge, ...], token: bool) -> Accepted:
         node = self._node(tx, node_id)
-        if node.stage != edges[0].origin or node.conflict_id is not None:
+        if node.stage != edges[0].origin or node.disputed:
             raise Moved(f"The node is {node.stage} by now.")
         if self._site.autonomy is Autonomy.READONLY and (waiting := self._queue.previous(tx, node.node_id)):
             return Accepted(node, waiting)

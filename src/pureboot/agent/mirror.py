@@ -20,9 +20,9 @@ from pureboot.agent.queue_items import edge_of
 from pureboot.agent.site import Position, SiteState
 from pureboot.core.errors import Invalid, PureBootError
 from pureboot.core.lifecycle import Autonomy, NodeState, Stage
-from pureboot.core.reconcile import ConflictType, Resolution
 from pureboot.storage.sqlite import Transaction
 from pureboot.wire.messages import (
+    UNKNOWN_NODE,
     ConflictDocument,
     ContentDocument,
     FeedItem,
@@ -64,6 +64,11 @@ class Mirror:
                     self._let_go(tx, node.id)
             for node_id in touched - {node.id for node in answer.nodes if node.doc is not None}:
                 self._refold(tx, node_id)
+            unknown = [lanes[r.id] for r in answer.results if r.code == UNKNOWN_NODE and r.id in lanes]
+            if any(self._cache.is_confirmed(tx, lane) for lane in unknown):
+                # Central was restored from a backup of before the node, and a pass over its feed left the row alone, for
+                # it had something to say. A duplicate's outcome may be old: what central has now, another pass tells.
+                self._read_anew(tx)
 
         await self._cache.database.store.write(work)
 
@@ -107,8 +112,10 @@ class Mirror:
 
     async def begin_pass(self) -> None:
         """The feed no longer knows our place in it: it is read from its start."""
-        start = replace(self._site.position, cursor=sweep.START)
-        await self._cache.database.store.write(lambda tx: self._site.set_position(tx, start))
+        await self._cache.database.store.write(self._read_anew)
+
+    def _read_anew(self, tx: Transaction) -> None:
+        self._site.set_position(tx, replace(self._site.position, cursor=sweep.START))
 
     def _turn_to(self, tx: Transaction, generation: int) -> None:
         # A node's base keeps the generation it is of: shown as before, and what was made on it says so (`Base`).
@@ -141,7 +148,7 @@ class Mirror:
             return lane
         self._queue.settle(tx, result)
         node_id = lane
-        if result.canonical_id and result.canonical_id != lane:
+        if result.canonical_id and result.canonical_id != lane and not self._is_centrals(tx, lane):
             node_id = result.canonical_id
             self._rename(tx, lane, node_id)
         pending = result.effect is Outcome.CONFLICT and result.resolution is None
@@ -149,12 +156,19 @@ class Mirror:
             self._cache.save(tx, replace(node, conflict_id=result.conflict_id))
         return node_id
 
+    def _is_centrals(self, tx: Transaction, node_id: str) -> bool:
+        """Whether central has told of a node of this very name. A registration that was made under another one before
+        may have made a node of its own: central had deleted this one meanwhile."""
+        node = self._cache.find(tx, node_id)
+        return node is not None and node.base_generation == self._site.position.generation
+
     def _rename(self, tx: Transaction, old: str, new: str) -> None:
         self._cache.rename(tx, old, new)
         self._queue.rename_lane(tx, old, new)
 
     def _store_node(self, tx: Transaction, document: NodeDocument, generation: int) -> None:
         sweep.saw(tx, "node", document.id)
+        self._cache.unalias(tx, document.id)
         for mac in document.mac_addresses:
             owner = self._cache.owner(tx, mac)
             # A node made here that central never confirmed is this one. Another of central's own merely lost the MAC:
@@ -178,6 +192,9 @@ class Mirror:
         node = self._cache.find(tx, node_id)
         if node is None or node.conflict_id is not None:
             return
+        if node.gone:
+            self._let_go(tx, node.node_id)
+            return
         base = node.base or Stage(NodeState.DISCOVERED)
         stage = fold(base, self._queue.unsettled_edges(tx, node.node_id))
         if stage != node.stage:
@@ -186,8 +203,12 @@ class Mirror:
     def _let_go(self, tx: Transaction, node_id: str) -> None:
         """Central has deleted the node or moved it away. Nothing is forgotten that still has something to deliver."""
         node = self._cache.find(tx, node_id)
-        if node is not None and node.conflict_id is None and not self._queue.has_unsettled(tx, node.node_id):
-            self._cache.forget(tx, node.node_id)
+        if node is None or node.node_id != node_id:
+            return
+        if node.conflict_id is None and not self._queue.has_unsettled(tx, node_id):
+            self._cache.forget(tx, node_id)
+        elif not node.gone:
+            self._cache.save(tx, replace(node, gone=True))
 
     def _store_conflict(self, tx: Transaction, document: ConflictDocument) -> None:
         self._conflicts.store(tx, document)
@@ -200,8 +221,6 @@ class Mirror:
         elif node.conflict_id == document.id:
             self._cache.save(tx, replace(node, conflict_id=None))
             self._refold(tx, node.node_id)
-            if document.conflict_type == ConflictType.MISSING_CENTRAL and document.resolution != Resolution.KEEP_LOCAL:
-                self._let_go(tx, node.node_id)
 
     def _read_item(self, tx: Transaction, item: FeedItem, generation: int) -> None:
         try:
@@ -265,5 +284,6 @@ def _based_on(document: NodeDocument, here: CachedNode | None, generation: int) 
         base_state=document.state,
         base_attempt=document.attempt,
         base_generation=generation,
+        gone=False,
         cached_at=datetime.now(UTC),
     )

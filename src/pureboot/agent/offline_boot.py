@@ -174,7 +174,7 @@ class OfflineBootGenerator:
             missing=self.missing(workflow) if waits else (),
             absent=self.absent(workflow) if waits else (),
             begun=self._journal.has_begun(node) or _begun_elsewhere(workflow, node),
-            disputed=node.conflict_id is not None,
+            disputed=node.disputed,
             approved_at=None if age is None else -age,
         )
 

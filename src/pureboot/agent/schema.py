@@ -99,4 +99,7 @@ SELECT epoch, count(*), sum(settled), sum(discarded) FROM (
 CREATE TABLE feed_seen (kind TEXT NOT NULL, id TEXT NOT NULL, PRIMARY KEY (kind, id)) WITHOUT ROWID;
 """
 
-MIGRATIONS = [FIRST, SECOND]
+# `gone`: central has deleted the node or moved it away; the row stays for what it still has to deliver.
+GONE = "ALTER TABLE node ADD COLUMN gone INTEGER NOT NULL DEFAULT 0"
+
+MIGRATIONS = [FIRST, SECOND, GONE]

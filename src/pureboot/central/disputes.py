@@ -10,7 +10,7 @@ from pureboot.central.node_rows import StoredNode
 from pureboot.core.changes import StateUpdate
 from pureboot.core.lifecycle import Edge, NodeState
 from pureboot.core.reconcile import ABSENT, ConflictType, Resolution, automatic
-from pureboot.wire.messages import Outcome, PushItem
+from pureboot.wire.messages import UNKNOWN_NODE, Outcome, PushItem
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ def chained_conflict(batch: Batch, item: PushItem) -> StoredConflict | None:
 
 
 def unknown(batch: Batch, offer: Offer) -> Ruling:
-    return rejected(batch, offer, None, "unknown_node", "Central knows no such node; register it first.")
+    return rejected(batch, offer, None, UNKNOWN_NODE, "Central knows no such node; register it first.")
 
 
 def rejected(batch: Batch, offer: Offer, node: StoredNode | None, code: str, why: str) -> Ruling:

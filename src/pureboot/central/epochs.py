@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, Row, func, select
 
 from pureboot.central import tables as t
 from pureboot.central.accounts import Agent
@@ -14,8 +15,9 @@ from pureboot.wire.messages import EpochAccount
 SHOWN = 100
 
 
-def keep(conn: Connection, agent: Agent, accounts: Sequence[EpochAccount], now: datetime) -> None:
-    """What was counted once stays counted: an agent restored from its backup has forgotten some of it."""
+def keep(conn: Connection, agent: Agent, teller: str, accounts: Sequence[EpochAccount], now: datetime) -> None:
+    """What was counted once stays counted: an agent restored from its backup has forgotten some of it. `teller`: the
+    epoch that is alive and tells them."""
     rows = t.epoch_account.c
     names = [account.epoch for account in accounts]
     known = {
@@ -37,8 +39,17 @@ def keep(conn: Connection, agent: Agent, accounts: Sequence[EpochAccount], now: 
                 "reported_at": now,
             }
             for account in {account.epoch: account for account in accounts}.values()
+            if account.epoch not in known or not _is_late(account, known[account.epoch], teller)
         ],
     )
+
+
+def _is_late(account: EpochAccount, known: Row[Any], teller: str) -> bool:
+    """Told before what is known already, by a request that was long on its way. Its `queued` beside the newer counts
+    would be a gap that there is not. Of another life fewer items made are no older news, but a file from a backup."""
+    if account.epoch != teller and account.made != known.made:
+        return False
+    return account.made < known.made or account.settled + account.discarded < known.settled + known.discarded
 
 
 def gaps(conn: Connection, site_id: str) -> list[EpochGap]:

@@ -24,7 +24,7 @@ def settle(conn: Connection, agent: Agent, request: PushRequest, now: datetime) 
     """
     ours = check_generation(conn, request.generation)
     sessions.check_fence(conn, sessions.lock_site(conn, agent), request.fence, now)
-    epochs.keep(conn, agent, request.epoch_accounts, now)
+    epochs.keep(conn, agent, request.epoch, request.epoch_accounts, now)
     offers = [batches.read(item, now) for item in request.items]
     batch = batches.load(conn, Sender(agent, sites.find(conn, agent.site_id)), offers, ours, now)
     results = [_settle(batch, offer) for offer in offers]

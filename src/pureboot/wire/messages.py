@@ -252,6 +252,9 @@ class Outcome(StrEnum):
     RETRY_LATER = "retry_later"
 
 
+UNKNOWN_NODE = "unknown_node"
+
+
 class PushResult(Lenient):
     """`first` is the first outcome of a duplicate."""
 
@@ -271,6 +274,11 @@ class PushResult(Lenient):
     def effect(self) -> Outcome:
         """What became of the item, whichever request settled it."""
         return self.first if self.outcome is Outcome.DUPLICATE and self.first else self.outcome
+
+    @property
+    def code(self) -> str:
+        """What a rejection begins with."""
+        return (self.reason or "").partition(":")[0]
 
 
 class PushedNode(Lenient):

@@ -26,7 +26,8 @@ class CachedNode:
     """`state` and `attempt` are the effective ones: central's, folded with what this site has not yet delivered.
     The `base_…` fields are central's own; None until central confirmed the node.
 
-    `begun`: the current attempt has taken hold of the machine. `boot_token` belongs to the current attempt.
+    `begun`: the current attempt has taken hold of the machine. `boot_token` belongs to the current attempt. `gone`:
+    central has deleted the node or moved it away, and the row stays only for what it still has to deliver.
     """
 
     node_id: str
@@ -46,6 +47,7 @@ class CachedNode:
     begun: bool = False
     conflict_id: str | None = None
     base_generation: int | None = None
+    gone: bool = False
 
     @property
     def stage(self) -> Stage:
@@ -54,6 +56,11 @@ class CachedNode:
     @property
     def base(self) -> Stage | None:
         return None if self.base_state is None else Stage(self.base_state, self.base_attempt)
+
+    @property
+    def disputed(self) -> bool:
+        """Site and central disagree about the machine: it is not touched."""
+        return self.gone or self.conflict_id is not None
 
     @property
     def macs(self) -> tuple[str, ...]:
@@ -140,6 +147,11 @@ class NodeStateCache:
         found = tx.execute("SELECT * FROM node WHERE id = ?", [node_id]).fetchone()
         return None if found is None else _node(found, _macs(tx, node_id))
 
+    def is_confirmed(self, tx: Transaction, node_id: str) -> bool:
+        """Whether central has ever told of the node."""
+        node = self.find(tx, node_id)
+        return node is not None and node.base is not None
+
     def owner(self, tx: Transaction, mac: str) -> CachedNode | None:
         owner = _owner(tx, mac)
         return self.find(tx, owner) if owner else None
@@ -178,6 +190,7 @@ class NodeStateCache:
 
     def rename(self, tx: Transaction, old: str, new: str) -> None:
         """Central knows the node `old` as `new`. Where the site has both, the row of `new` stays, with all the MACs."""
+        self.unalias(tx, new)
         tx.execute("INSERT OR REPLACE INTO node_alias VALUES (?, ?)", [old, new])
         tx.execute("UPDATE node_alias SET node_id = ? WHERE node_id = ?", [new, old])
         was = self._row(tx, old)
@@ -190,6 +203,11 @@ class NodeStateCache:
         # The alias after the row it leads to, and before the row it leads away from goes.
         tx.after_commit(lambda: self._aliases.update(_chase(self._aliases, old, new)))
         tx.after_commit(lambda: self._drop(old))
+
+    def unalias(self, tx: Transaction, node_id: str) -> None:
+        """Central has a node of this very name."""
+        if tx.execute("DELETE FROM node_alias WHERE alias = ?", [node_id]).rowcount:
+            tx.after_commit(lambda: _forget(self._aliases, node_id))
 
     def _row(self, tx: Transaction, node_id: str) -> CachedNode | None:
         row = tx.execute("SELECT * FROM node WHERE id = ?", [node_id]).fetchone()
@@ -256,6 +274,7 @@ _COLUMNS = [
     "updated_at",
     "cached_at",
     "base_generation",
+    "gone",
 ]
 _UPSERT = (
     f"INSERT INTO node ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) "
@@ -269,7 +288,7 @@ def _values(node: CachedNode) -> list[object]:
         *(node.base_version, node.base_state_rev, node.base_state, node.base_attempt),
         *(node.workflow_id, node.hostname, node.boot_token or None, node.begun, node.conflict_id),
         *(node.updated_at.isoformat(), node.cached_at.isoformat()),
-        node.base_generation,
+        *(node.base_generation, node.gone),
     ]
 
 
@@ -292,6 +311,7 @@ def _node(row: sqlite3.Row, macs: list[str]) -> CachedNode:
         updated_at=datetime.fromisoformat(row["updated_at"]),
         cached_at=datetime.fromisoformat(row["cached_at"]),
         base_generation=row["base_generation"],
+        gone=bool(row["gone"]),
     )
 
 
@@ -312,6 +332,10 @@ def _macs(tx: Transaction, node_id: str) -> list[str]:
 
 def _union(kept: CachedNode, gone: CachedNode) -> tuple[str, ...]:
     return (*kept.more_macs, *(mac for mac in gone.macs if mac not in kept.macs))
+
+
+def _forget(aliases: dict[str, str], node_id: str) -> None:
+    aliases.pop(node_id, None)
 
 
 def _chase(aliases: dict[str, str], old: str, new: str) -> dict[str, str]:

@@ -1,0 +1,153 @@
+"""The mutation gate: what PROTOCOL 9 says must break when it is taken out, taken out of a copy of the source.
+
+A simulator that finds nothing proves nothing. Each row removes one piece of the protocol from the real code, by an edit
+of its text that must fit exactly once, and names the run that has to find a violation then.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+HISTORIES = ("tests.simulation", "--stop", "--seeds", "400", "--first", "500000")
+RACE = ("tests.simulation.race",)
+
+
+@dataclass(frozen=True)
+class Edit:
+    file: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """`finds`: the module, with its arguments, whose run must end in a violation."""
+
+    name: str
+    edits: tuple[Edit, ...]
+    finds: tuple[str, ...] = HISTORIES
+
+
+MUTATIONS = (
+    Mutation(
+        "receipts",
+        (
+            Edit(
+                "central/push.py",
+                "    if receipt := batch.receipts.get(offer.item.id):\n        return _again(batch, offer, receipt)\n",
+                "",
+            ),
+            Edit(
+                "central/batch.py",
+                "        insert_all(conn, insert(t.sync_receipt), self.receipt_rows)\n",
+                "        from pureboot.central.sql import upsert\n"
+                "        upsert(conn, t.sync_receipt, self.receipt_rows)\n",
+            ),
+        ),
+    ),
+    Mutation(
+        "ids replaced by one high-water mark per agent",
+        (
+            Edit(
+                "central/push.py",
+                "    results = [_settle(batch, offer) for offer in offers]\n",
+                "    from sqlalchemy import func, select\n"
+                "    from pureboot.central import tables as t\n"
+                "    query = select(func.max(t.sync_receipt.c.seq)).where(t.sync_receipt.c.agent_id == agent.id)\n"
+                "    mark = conn.execute(query).scalar() or 0\n"
+                "    results = [\n"
+                "        PushResult(id=offer.item.id, outcome=Outcome.DUPLICATE, first=Outcome.APPLIED)\n"
+                "        if offer.item.seq <= mark else _settle(batch, offer) for offer in offers\n"
+                "    ]\n",
+            ),
+            Edit(
+                "central/push.py",
+                "    receipts = [batch.receipts[o.item.id] for o in offers]\n",
+                "    receipts = [batch.receipts[o.item.id] for o in offers if o.item.id in batch.receipts]\n",
+            ),
+        ),
+    ),
+    Mutation(
+        "node documents in the push answer",
+        (Edit("central/push.py", "nodes=[_pushed(batch, batch.nodes[id]) for id in touched],", "nodes=[],"),),
+    ),
+    Mutation(
+        "sync_sent replay after central's restore",
+        (Edit("agent/mirror.py", "        back = self._queue.bring_back(tx)\n", "        back = 0\n"),),
+    ),
+    Mutation(
+        "generation: version bump, number space and base reset together",
+        (
+            Edit("central/generation.py", "    return (generation - 1) * SPAN\n", "    return 0\n"),
+            Edit(
+                "agent/mirror.py",
+                "here.base_version if here is not None and here.base_generation == generation else None",
+                "here.base_version if here is not None else None",
+            ),
+        ),
+    ),
+    Mutation(
+        "feed position from a bigserial",
+        (
+            Edit(
+                "central/positions.py",
+                "    bump = update(t.site_pos).where(t.site_pos.c.site == scope)"
+                ".values(pos=t.site_pos.c.pos + by)\n"
+                "    last = conn.execute(bump.returning(t.site_pos.c.pos)).scalar()\n",
+                "    from sqlalchemy import text\n"
+                "    conn.execute(text('CREATE SEQUENCE IF NOT EXISTS serial'))\n"
+                "    last = max(conn.execute(text(\"SELECT nextval('serial')\")).scalar_one() for _ in range(by))\n",
+            ),
+            Edit(
+                "central/feed.py",
+                "    return Place(own.pos, shared.pos), Place(own.floor, shared.floor)\n",
+                "    from sqlalchemy import func\n"
+                "    newest = select(func.coalesce(func.max(t.feed.c.pos), 0))\n"
+                "    scopes = (site_id, EVERYWHERE)\n"
+                "    ends = [conn.execute(newest.where(t.feed.c.site == scope)).scalar_one() for scope in scopes]\n"
+                "    return Place(*ends), Place(own.floor, shared.floor)\n",
+            ),
+        ),
+        RACE,
+    ),
+)
+
+
+def found(mutation: Mutation, folder: Path, within: float) -> str:
+    """What the run on the changed copy in `folder` printed of the violation it found; empty if it found none.
+
+    Raises AssertionError where an edit does not fit: the code has moved on, and the row must follow.
+    """
+    source = folder / "src"
+    shutil.copytree(ROOT / "src", source)
+    for edit in mutation.edits:
+        apply(edit, source / "pureboot")
+    run = subprocess.run(
+        [sys.executable, "-m", *mutation.finds],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(source)},
+        capture_output=True,
+        text=True,
+        timeout=within,
+        check=False,
+    )
+    lines = [line for line in run.stdout.splitlines() if is_violation(line)]
+    assert lines or run.returncode == 0, f"it broke instead of finding a violation:\n{run.stdout}\n{run.stderr}"
+    return lines[0] if lines else ""
+
+
+def apply(edit: Edit, package: Path) -> None:
+    path = package / edit.file
+    text = path.read_text()
+    assert text.count(edit.old) == 1, f"an edit no longer fits {edit.file}:\n{edit.old}"
+    path.write_text(text.replace(edit.old, edit.new))
+
+
+def is_violation(line: str) -> bool:
+    """`I4: …`, or `seed 17: I4: …`: an invariant that broke, and not a program that did."""
+    name = line.rpartition("seed ")[2].partition(": I")[2] if line.startswith("seed ") else line.removeprefix("I")
+    return name[:1].isdigit() and (line.startswith("I") or ": I" in line)
