@@ -148,9 +148,21 @@ async def test_what_an_agent_restored_from_its_backup_forgot_stays_counted(
     central: RunningCentral, agent: SpeakingAgent
 ) -> None:
     await agent.post(epoch_accounts=[account(9, 6, 0, 3)])
-    await agent.post(epoch_accounts=[account(5, 5)])
+    await agent.post(epoch="e2", epoch_accounts=[account(5, 5)])
     [gap] = (await health(central))["epoch_gaps"]
     assert (gap["made"], gap["settled"], gap["queued"], gap["gap"]) == (9, 6, 0, 3)
+
+
+@pytest.mark.parametrize("late", [account(7, 2, 0, 5), account(9, 2, 0, 7), account(9, 5, 0, 4)])
+@pytest.mark.parametrize("teller", ["e1", "e2"])
+async def test_sums_that_were_long_on_their_way_make_no_gap(
+    central: RunningCentral, agent: SpeakingAgent, teller: str, late: dict[str, Any]
+) -> None:
+    told_of_itself = teller == late["epoch"]
+    await agent.post(epoch=teller, epoch_accounts=[account(9, 6, 1, 2)])
+    await agent.post(epoch=teller, epoch_accounts=[late])
+    # A life that is over makes no more items: to another, fewer of them are those of a file from a backup.
+    assert bool((await health(central))["epoch_gaps"]) is (not told_of_itself and late["made"] != 9)
 
 
 # Items that somebody gave up

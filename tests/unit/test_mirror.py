@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pureboot.agent.conflicts import Conflict
+from pureboot.agent.journal import Moved
 from pureboot.agent.mirror import fold
 from pureboot.agent.queue import QueueItem
 from pureboot.agent.site import Position
@@ -388,6 +389,63 @@ async def test_a_node_that_left_is_gone_and_remembered(parts: Parts, op: Any) ->
     await parts.mirror.store_page(page(FeedItem(pos=2, type="node", op=op, id="n1")))
     assert parts.cache.by_id("n1") is None
     assert parts.cache.last_state(HERE) is S.ACTIVE
+
+
+@pytest.mark.parametrize("op", ["delete", "moved_out"])
+async def test_a_node_that_left_with_something_to_say_is_not_touched_and_goes_once_it_has_said_it(
+    parts: Parts, op: Any
+) -> None:
+    await parts.knows(state=S.PENDING)
+    event = await parts.journal.record("n1", NodeEvent("", "note"))
+    items = offered(parts)
+    await parts.mirror.store_page(page(FeedItem(pos=2, type="node", op=op, id="n1"), next="2.1"))
+    assert parts.node().disputed
+    with pytest.raises(Moved):
+        await parts.journal.begin("n1", (Edge(Stage(S.PENDING), Stage(S.INSTALLING, 1), By.SYSTEM),))
+    await settle(parts, answer(said(Outcome.APPLIED, event.queue_id or "")), items)
+    assert parts.cache.by_id("n1") is None
+
+
+async def test_a_node_that_left_and_came_back_is_one_as_any_other(parts: Parts) -> None:
+    await parts.knows(state=S.ACTIVE)
+    await parts.journal.record("n1", NodeEvent("", "note"))
+    await parts.mirror.store_page(page(FeedItem(pos=2, type="node", op="moved_out", id="n1"), next="2.1"))
+    await parts.knows(state=S.ACTIVE, version=3)
+    assert not parts.node().disputed
+
+
+async def test_a_registration_that_made_a_node_of_its_own_is_not_the_deleted_one(parts: Parts) -> None:
+    """Made here under its own name, then taken for the one central had; which central deleted before it heard of it."""
+    made = await parts.journal.register(HERE, facts={})
+    await parts.knows("theirs", MAC)
+    assert parts.cache.canonical(made.node.node_id) == "theirs"
+    anew = said(Outcome.APPLIED, made.queue_id or "", canonical_id=made.node.node_id)
+    document = node_document(made.node.node_id, MAC, state=S.DISCOVERED)
+    await settle(parts, answer(anew, nodes=[document], gone=["theirs"]))
+    assert parts.rows("SELECT id, state FROM node") == [(made.node.node_id, "discovered")]
+    assert parts.rows("SELECT * FROM node_alias") == []
+    assert [parts.cache.canonical(name) for name in (made.node.node_id, "theirs")] == [made.node.node_id, "theirs"]
+
+
+async def test_of_a_node_that_central_forgot_with_its_backup_another_pass_decides(parts: Parts) -> None:
+    await parts.knows()
+    event = await parts.journal.record("n1", NodeEvent("", "note"))
+    assert parts.site.position.cursor != "0"
+    refused = said(Outcome.REJECTED, event.queue_id or "", reason="unknown_node: Central knows no such node.")
+    await settle(parts, answer(refused))
+    assert parts.site.position.cursor == "0"
+    await parts.mirror.store_page(page(next="4.1"))
+    assert parts.cache.by_id("n1") is None
+
+
+async def test_a_node_that_only_this_site_knows_stays_when_central_refuses_what_it_says(parts: Parts) -> None:
+    made = await parts.journal.register(HERE, facts={})
+    await parts.queue.discard(made.queue_id or "", "", "")
+    await parts.knows("other", OTHER_MAC)
+    event = await parts.journal.record(made.node.node_id, NodeEvent("", "note"))
+    refused = said(Outcome.REJECTED, event.queue_id or "", reason="unknown_node: Central knows no such node.")
+    await settle(parts, answer(refused))
+    assert parts.site.position.cursor == "1.1"
 
 
 async def test_an_alias_on_the_feed_holds_for_ever(parts: Parts, tmp_path: Path) -> None:
