@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-NAMED = re.compile(r"`((?:unit|integration|system|contract)/\S+\.py)::(\w+)`")
+NAMED = re.compile(r"`((?:unit|integration|system|contract|simulation)/\S+\.py)::(\w+)`")
 
 
 def test_every_guarantee_names_a_test_that_exists() -> None:
