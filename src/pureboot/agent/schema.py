@@ -99,4 +99,10 @@ SELECT epoch, count(*), sum(settled), sum(discarded) FROM (
 CREATE TABLE feed_seen (kind TEXT NOT NULL, id TEXT NOT NULL, PRIMARY KEY (kind, id)) WITHOUT ROWID;
 """
 
-MIGRATIONS = [FIRST, SECOND]
+# The changes of a node among the thousands of events that may stand in its lane: asked for at each report and at each
+# answer to a push.
+THIRD = """
+CREATE INDEX sync_queue_changes ON sync_queue (lane, seq) WHERE item_type NOT IN ('event', 'discard');
+"""
+
+MIGRATIONS = [FIRST, SECOND, THIRD]
