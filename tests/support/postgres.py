@@ -65,7 +65,8 @@ class Postgres:
 
 
 @contextmanager
-def running_postgres() -> Iterator[Postgres]:
+def running_postgres(*, durable: bool = False) -> Iterator[Postgres]:
+    """`durable`: one that was started here has each commit on disk before it answers."""
     if given := os.environ.get("TEST_POSTGRES_URL"):
         with closing(Postgres(make_url(given).set(drivername="postgresql"))) as server:
             yield server
@@ -80,7 +81,7 @@ def running_postgres() -> Iterator[Postgres]:
     url = make_url(started.get_uri())
     with psycopg.connect(started.get_uri(), autocommit=True) as connection:
         # What it does when the power fails is its makers' to test.
-        connection.execute("ALTER SYSTEM SET fsync = off")
+        connection.execute(f"ALTER SYSTEM SET fsync = {'on' if durable else 'off'}".encode())
         connection.execute("SELECT pg_reload_conf()")
     try:
         yield Postgres(url)

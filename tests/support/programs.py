@@ -83,9 +83,11 @@ class Program:
 
 
 class Central(Program):
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, database_url: str = "") -> None:
         self.folder = folder / "central"
         arguments = ["central", "run", "--data-dir", str(self.folder)]
+        if database_url:
+            arguments += ["--database-url", database_url]
         super().__init__(arguments, free_port(), folder / "central.log", {})
 
     def admin(self) -> httpx2.AsyncClient:
@@ -97,7 +99,7 @@ class Central(Program):
 class Agent(Program):
     """Looks at central once a second, so that an outage shows soon."""
 
-    def __init__(self, folder: Path, host: str = "127.0.0.1") -> None:
+    def __init__(self, folder: Path, host: str = "127.0.0.1", settings: dict[str, str] | None = None) -> None:
         self.folder = folder / "agent"
         arguments = ["agent", "run", "--data-dir", str(self.folder), "--host", host]
         environment = {
@@ -105,7 +107,7 @@ class Agent(Program):
             "PUREBOOT_AGENT__CONNECTIVITY_TIMEOUT": "2",
             "PUREBOOT_AGENT__QUEUE_RETRY_DELAY": "0.2",
         }
-        super().__init__(arguments, free_port(), folder / "agent.log", environment)
+        super().__init__(arguments, free_port(), folder / "agent.log", environment | (settings or {}))
 
     async def init(self, central: Central, site: str) -> None:
         async with central.admin() as admin:
@@ -190,8 +192,11 @@ class Pair:
 
 
 @asynccontextmanager
-async def running_pair(folder: Path, **site: Any) -> AsyncIterator[Pair]:
-    central, agent = Central(folder), Agent(folder)
+async def running_pair(
+    folder: Path, *, database_url: str = "", settings: dict[str, str] | None = None, **site: Any
+) -> AsyncIterator[Pair]:
+    """`settings`: of the agent, as environment; `site`: fields of the site."""
+    central, agent = Central(folder, database_url), Agent(folder, settings=settings)
     await central.start()
     try:
         async with central.admin() as admin, agent.machine() as machine:

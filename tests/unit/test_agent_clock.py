@@ -82,6 +82,11 @@ def test_a_stamp_survives_the_disk() -> None:
     assert Stamp.load("") is None
 
 
+def test_a_stamp_of_an_older_file_is_read() -> None:
+    assert Stamp.load('{"boot_id": "b", "boottime": 1.5, "wall": 2.5}') == Stamp("b", 1.5, 2.5)
+    assert Stamp.load('["b", 1.5, 2.5, 3.5]') is None
+
+
 def test_the_systems_clock_goes_forward_within_one_boot() -> None:
     clock = SystemClock()
     first, second = clock.stamp(), clock.stamp()

@@ -29,7 +29,7 @@ from pureboot.wire.messages import (
 )
 from tests.support.parts import EPOCH, MAC, OTHER_MAC, Parts, conflict_document, node_document, node_item, opened, page
 
-HERE = MacAddress.parse(MAC)
+HERE, HERE_TOO = MacAddress.parse(MAC), MacAddress.parse(OTHER_MAC)
 S = NodeState
 
 
@@ -629,3 +629,38 @@ def test_what_a_readonly_site_reports_is_not_folded() -> None:
 def test_events_and_registrations_move_nothing() -> None:
     others = [QueueItem(id="i", item_type=kind, payload={}, created_at=EPOCH) for kind in ("event", "registration")]
     assert fold(PENDING, others) == PENDING
+
+
+# An answer that changes no node
+
+
+async def test_an_answer_with_nodes_as_they_were_stores_none_of_them_again(parts: Parts) -> None:
+    known = await parts.knows(state=S.ACTIVE, version=3)
+    item = await parts.journal.record("n1", NodeEvent("n1", "heartbeat"))
+    assert item.queue_id is not None
+    document = node_document("n1", MAC, state=S.ACTIVE, version=3)
+    await settle(parts, answer(said(Outcome.APPLIED, item.queue_id), nodes=[document]))
+    assert sent(parts) == [(item.queue_id, "applied")]
+    assert parts.node() == known
+
+
+async def test_a_node_central_named_otherwise_is_joined_to_one_that_has_not_changed(parts: Parts) -> None:
+    """Its MAC is on a document of a version that this site has; that document still says whose it is."""
+    await parts.knows("n1", MAC, version=3)
+    made_here = await parts.journal.register(HERE_TOO, facts={})
+    assert made_here.queue_id is not None
+    document = node_document("n1", MAC, version=3).model_copy(update={"mac_addresses": [MAC, OTHER_MAC]})
+    await settle(parts, answer(said(Outcome.APPLIED, made_here.queue_id), nodes=[document]))
+    assert parts.node(made_here.node.node_id).node_id == "n1"
+    assert parts.node("n1").macs == (MAC, OTHER_MAC)
+
+
+async def test_what_still_waits_is_folded_over_nodes_that_have_not_changed(parts: Parts) -> None:
+    await parts.knows("n1", MAC, state=S.INSTALLED, attempt=1, version=3)
+    first = await parts.journal.record("n1", NodeEvent("n1", "heartbeat"))
+    offer = offered(parts)
+    await moves(parts, S.ACTIVE)
+    document = node_document("n1", MAC, state=S.INSTALLED, attempt=1, version=3)
+    assert first.queue_id is not None
+    await settle(parts, answer(said(Outcome.APPLIED, first.queue_id), nodes=[document]), offer)
+    assert (parts.node().state, parts.node().base) == (S.ACTIVE, Stage(S.INSTALLED, 1))

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pureboot.agent import accounts
 from pureboot.agent.queue import UNKNOWN_MS, QueueItem, SyncQueue
 from pureboot.core.errors import Clash, Malformed, NotFound
 from pureboot.storage.sqlite import Transaction
@@ -547,3 +548,67 @@ async def test_the_listing_goes_page_by_page_the_failed_ones_first(queue: SyncQu
 async def test_a_cursor_of_no_listing_is_refused(queue: SyncQueue, cursor: str) -> None:
     with pytest.raises(Malformed):
         await queue.page(10, cursor)
+
+
+# As a set
+
+
+async def settle_all(queue: SyncQueue, *results: PushResult) -> int:
+    return await queue.database.store.write(lambda tx: queue.settle_all(tx, results))
+
+
+async def test_the_items_of_one_answer_are_settled_each_by_its_own_outcome(queue: SyncQueue) -> None:
+    for id in ("i1", "i2", "i3", "i4"):
+        await queue.enqueue(item(id))
+    answer = [
+        PushResult(id="i1", outcome=Outcome.APPLIED),
+        PushResult(id="i2", outcome=Outcome.CONFLICT, conflict_id="c1"),
+        PushResult(id="i3", outcome=Outcome.REJECTED, reason="illegal_edge: no"),
+        PushResult(id="i4", outcome=Outcome.DUPLICATE, first=Outcome.CONFLICT),
+        PushResult(id="never here", outcome=Outcome.APPLIED),
+    ]
+    assert await settle_all(queue, *answer) == 4
+    assert sorted(sent(queue)) == [("i1", "applied"), ("i2", "conflict"), ("i4", "conflict")]
+    assert [(i.id, i.last_error) for i in await queue.get_failed_items()] == [("i3", "illegal_edge: no")]
+    assert (queue.pending_count, queue.failed_count) == (0, 1)
+    (account,) = queue.database.store.read_now(accounts.read)
+    assert (account.made, account.settled, account.queued) == (4, 4, 0)
+
+
+async def test_an_item_that_an_answer_names_twice_is_settled_once(queue: SyncQueue) -> None:
+    await queue.enqueue(item("i1"))
+    twice = [PushResult(id="i1", outcome=Outcome.APPLIED), PushResult(id="i1", outcome=Outcome.APPLIED)]
+    assert await settle_all(queue, *twice) == 1
+    assert await settle_all(queue, *twice) == 0
+    assert (sent(queue), queue.pending_count) == ([("i1", "applied")], 0)
+    (account,) = queue.database.store.read_now(accounts.read)
+    assert (account.made, account.settled) == (1, 1)
+
+
+async def test_a_failed_item_that_central_has_after_all_is_settled_with_the_others(queue: SyncQueue) -> None:
+    for id in ("i1", "i2"):
+        await queue.enqueue(item(id, lane=id))
+    await queue.mark_failed("i1", "never got through")
+    assert await settle_all(queue, *(PushResult(id=id, outcome=Outcome.APPLIED) for id in ("i1", "i2"))) == 2
+    assert (queue.pending_count, queue.failed_count) == (0, 0)
+
+
+async def test_everyone_who_waits_for_an_item_of_a_set_is_told(queue: SyncQueue) -> None:
+    for id in ("i1", "i2"):
+        await queue.enqueue(item(id))
+    waiting = [asyncio.create_task(queue.settled(id)) for id in ("i1", "i2")]
+    await asyncio.sleep(0)
+    await settle_all(queue, *(PushResult(id=id, outcome=Outcome.APPLIED) for id in ("i1", "i2")))
+    async with asyncio.timeout(30):
+        assert [result.id for result in await asyncio.gather(*waiting)] == ["i1", "i2"]
+
+
+async def test_listeners_hear_of_what_comes_after_they_were_told(queue: SyncQueue) -> None:
+    """Many arrivals may be one call, but never none: the call runs while the next is being written."""
+    heard = asyncio.Event()
+    queue.on_arrival(heard.set)
+    for number in range(200):
+        await queue.enqueue(item(f"i{number}"))
+        async with asyncio.timeout(30):
+            await heard.wait()
+        heard.clear()

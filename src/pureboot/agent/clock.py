@@ -6,7 +6,7 @@ suspended time; the wall clock is for people to read, and stands in only across 
 
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -27,13 +27,17 @@ class Stamp:
     wall: float
 
     def dump(self) -> str:
-        return json.dumps(asdict(self))
+        """Short, for each item carries one."""
+        return json.dumps([self.boot_id, self.boottime, self.wall])
 
     @classmethod
     def load(cls, text: str | None) -> "Stamp | None":
         """None also for what cannot be read: a moment nobody knows."""
         try:
-            return cls(**json.loads(text)) if text else None
+            read = json.loads(text) if text else None
+            if read is None:
+                return None
+            return cls(**read) if isinstance(read, dict) else cls(*read)  # by their names in files of before
         except (ValueError, TypeError):
             return None
 
@@ -51,7 +55,8 @@ class SystemClock:
         self._boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
     def stamp(self) -> Stamp:
-        return Stamp(self._boot_id, time.clock_gettime(time.CLOCK_BOOTTIME), time.time())
+        # In milliseconds: an age is told in no more, and each item of the outbox carries its stamp.
+        return Stamp(self._boot_id, round(time.clock_gettime(time.CLOCK_BOOTTIME), 3), round(time.time(), 3))
 
 
 @dataclass(frozen=True, slots=True)

@@ -311,7 +311,7 @@ class Journal:
         confirmed them, and the next report must not be refused for that."""
         stage = node.stage
         if self._site.autonomy is Autonomy.READONLY:
-            for item in self._queue.unsettled_edges(tx, node.node_id):
+            for item in self._queue.unsettled_edges(tx, [node.node_id])[node.node_id]:
                 edge = edge_of(item)
                 stage = edge.target if edge is not None and edge.origin == stage else stage
         return stage
@@ -338,6 +338,7 @@ class Journal:
                 base_generation=node.base_generation or self._site.position.generation if based else None,
                 base_state_rev=node.base_state_rev if based else None,
                 conflict_id=node.conflict_id,
+                epoch=self._queue.epoch,
                 autonomy=self._site.autonomy,
                 report_key=report_key,
             ),

@@ -208,8 +208,8 @@ class SiteAgent:
         self.app = create_app(
             [
                 *boot_routes(self.boot_service),
-                *file_routes(self.fetcher, served=progress.served),
                 *node_routes(self.proxy, self.state_cache, may_install=self.offline_generator.may_install),
+                *file_routes(self.fetcher, served=progress.served),
                 *QueueDesk(people, self.sync_queue).routes(),
                 *status.routes(),
             ],

@@ -6,7 +6,7 @@ keeps the two from drifting apart (PROTOCOL 2).
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -45,7 +45,7 @@ OnRetry = Callable[[Transaction, PushResult], None]
 class Mirror:
     def __init__(self, cache: NodeStateCache, queue: SyncQueue, site: SiteState, conflicts: ConflictTable) -> None:
         self._cache, self._queue, self._site, self._conflicts = cache, queue, site, conflicts
-        queue.on_discard(self._refold)
+        queue.on_discard(lambda tx, lane: self._refold(tx, [lane]))
 
     async def settle(self, items: list[PushItem], answer: PushAnswer, on_retry: OnRetry) -> None:
         """`on_retry` says what becomes of an item that central could not settle; called in the transaction."""
@@ -54,20 +54,24 @@ class Mirror:
         def work(tx: Transaction) -> None:
             if answer.generation != self._site.position.generation:
                 self._turn_to(tx, answer.generation)
-            touched = {self._settle_one(tx, lanes[r.id], r, on_retry) for r in answer.results if r.id in lanes}
+            results = [result for result in answer.results if result.id in lanes]
+            for result in results:
+                if not result.settled:
+                    on_retry(tx, result)
+            self._queue.settle_all(tx, [result for result in results if result.settled])
+            touched = dict.fromkeys(self._settled(tx, lanes[result.id], result) for result in results)
             for conflict in answer.conflicts:
                 self._store_conflict(tx, conflict)
             for node in answer.nodes:
-                if node.doc is not None:
-                    self._store_node(tx, node.doc, answer.generation)
-                else:
+                if node.doc is None:
                     self._let_go(tx, node.id)
-            for node_id in touched - {node.id for node in answer.nodes if node.doc is not None}:
-                self._refold(tx, node_id)
-            unknown = [lanes[r.id] for r in answer.results if r.code == UNKNOWN_NODE and r.id in lanes]
+            documents = {node.id: node.doc for node in answer.nodes if node.doc is not None}
+            self._store_nodes(tx, documents.values(), answer.generation)
+            self._refold(tx, touched | dict.fromkeys(documents))
+            unknown = [lanes[r.id] for r in results if r.code == UNKNOWN_NODE]
             if any(self._cache.is_confirmed(tx, lane) for lane in unknown):
-                # Central was restored from a backup of before the node, and a pass over its feed left the row alone, for
-                # it had something to say. A duplicate's outcome may be old: what central has now, another pass tells.
+                # Central was restored from a backup of before the node, and a pass over its feed left the row alone,
+                # for it had something to say. What central has now, another pass tells: a duplicate's outcome is old.
                 self._read_anew(tx)
 
         await self._cache.database.store.write(work)
@@ -140,13 +144,12 @@ class Mirror:
         for row in tx.execute("SELECT id FROM node WHERE conflict_id = ?", [conflict_id]).fetchall():
             if (node := self._cache.find(tx, row["id"])) is not None:
                 self._cache.save(tx, replace(node, conflict_id=None))
-                self._refold(tx, node.node_id)
+                self._refold(tx, [node.node_id])
 
-    def _settle_one(self, tx: Transaction, lane: str, result: PushResult, on_retry: OnRetry) -> str:
+    def _settled(self, tx: Transaction, lane: str, result: PushResult) -> str:
+        """The node the result is about, by its name from now on."""
         if not result.settled:
-            on_retry(tx, result)
             return lane
-        self._queue.settle(tx, result)
         node_id = lane
         if result.canonical_id and result.canonical_id != lane and not self._is_centrals(tx, lane):
             node_id = result.canonical_id
@@ -166,8 +169,24 @@ class Mirror:
         self._cache.rename(tx, old, new)
         self._queue.rename_lane(tx, old, new)
 
+    def _store_nodes(self, tx: Transaction, documents: Collection[NodeDocument], generation: int) -> None:
+        """Most nodes of an answer are as they were, for events move none: those cost no statement each."""
+        sweep.saw_all(tx, "node", [document.id for document in documents])
+        here = self._cache.find_all(tx, [document.id for document in documents])
+        made_here = self._cache.unconfirmed(tx, [mac for document in documents for mac in document.mac_addresses])
+        for document in documents:
+            node = here.get(document.id)
+            known = (document.id, document.version, generation)
+            is_known = node is not None and (node.node_id, node.base_version, node.base_generation) == known
+            if not is_known or not made_here.isdisjoint(document.mac_addresses):
+                self._base_on(tx, document, generation)
+
     def _store_node(self, tx: Transaction, document: NodeDocument, generation: int) -> None:
         sweep.saw(tx, "node", document.id)
+        self._base_on(tx, document, generation)
+        self._refold(tx, [document.id])
+
+    def _base_on(self, tx: Transaction, document: NodeDocument, generation: int) -> None:
         self._cache.unalias(tx, document.id)
         for mac in document.mac_addresses:
             owner = self._cache.owner(tx, mac)
@@ -185,20 +204,18 @@ class Mirror:
             self._conflicts.told(tx, node.macs)
             local = self._cache.facts(tx, document.id)
             self._cache.set_document(tx, document.id, document.model_dump_json(), document.facts | local)
-        self._refold(tx, document.id)
 
-    def _refold(self, tx: Transaction, node_id: str) -> None:
+    def _refold(self, tx: Transaction, node_ids: Iterable[str]) -> None:
         """A disputed node keeps its local stage beside the base until the conflict is settled."""
-        node = self._cache.find(tx, node_id)
-        if node is None or node.conflict_id is not None:
-            return
-        if node.gone:
-            self._let_go(tx, node.node_id)
-            return
-        base = node.base or Stage(NodeState.DISCOVERED)
-        stage = fold(base, self._queue.unsettled_edges(tx, node.node_id))
-        if stage != node.stage:
-            self._cache.save(tx, node.at(stage, datetime.now(UTC)))
+        found = self._cache.find_all(tx, node_ids).values()
+        nodes = {node.node_id: node for node in found if node.conflict_id is None}
+        edges = self._queue.unsettled_edges(tx, nodes)
+        for node in nodes.values():
+            stage = fold(node.base or Stage(NodeState.DISCOVERED), edges[node.node_id])
+            if node.gone:
+                self._let_go(tx, node.node_id)
+            elif stage != node.stage:
+                self._cache.save(tx, node.at(stage, datetime.now(UTC)))
 
     def _let_go(self, tx: Transaction, node_id: str) -> None:
         """Central has deleted the node or moved it away. Nothing is forgotten that still has something to deliver."""
@@ -220,7 +237,7 @@ class Mirror:
             self._cache.save(tx, replace(node, conflict_id=document.id))
         elif node.conflict_id == document.id:
             self._cache.save(tx, replace(node, conflict_id=None))
-            self._refold(tx, node.node_id)
+            self._refold(tx, [node.node_id])
 
     def _read_item(self, tx: Transaction, item: FeedItem, generation: int) -> None:
         try:

@@ -6,7 +6,8 @@ in order, and only as a prefix of what waits there, so that a repeated or late r
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -50,6 +51,7 @@ class SyncQueue:
         self._discard_listeners: list[Callable[[Transaction, str], None]] = []
         self._waiters = Waiters()
         self._on_their_way: frozenset[str] = frozenset()
+        self._told = False
         self._pending = 0
         self._failed = 0
 
@@ -137,10 +139,11 @@ class SyncQueue:
     def append(self, tx: Transaction, item: QueueItem) -> str:
         """The id of the item that carries it: its own, or in a crowded outbox that of the one it is counted in. Raises
         StorageFull, and sqlite3.IntegrityError for an id that was queued before."""
-        item = item.model_copy(update={"lane": lane_of(item), "epoch": item.epoch or self.epoch})
+        if not (item.lane and item.epoch):
+            item = item.model_copy(update={"lane": lane_of(item), "epoch": item.epoch or self.epoch})
         payload = json.dumps(item.payload)
         usage = self.usage(tx)
-        self.bounds.check_disk(self.database.path)
+        tx.once("disk", lambda: self.bounds.check_disk(self.database.path))
         self.bounds.check(item.item_type, item.payload, usage, len(payload))
         if not self.bounds.counts_only(item.item_type, item.payload, usage):
             return self._insert(tx, item, payload)
@@ -170,15 +173,14 @@ class SyncQueue:
     def previous(self, tx: Transaction, lane: str) -> str | None:
         """The last unsettled item of the lane that moves or makes the node: what the next change is made on."""
         row = tx.execute(
-            "SELECT id FROM sync_queue WHERE lane = ? AND item_type NOT IN ('event', 'discard') AND refused = 0"
-            " ORDER BY seq DESC LIMIT 1",
+            f"SELECT id FROM sync_queue WHERE lane = ? AND {_CHANGES} AND refused = 0 ORDER BY seq DESC LIMIT 1",
             [lane],
         ).fetchone()
         return None if row is None else str(row["id"])
 
     def has_registration(self, tx: Transaction, lane: str) -> bool:
         """Whether one waits here, be it for a person."""
-        sql = "SELECT 1 FROM sync_queue WHERE lane = ? AND item_type = 'registration' LIMIT 1"
+        sql = f"SELECT 1 FROM sync_queue WHERE lane = ? AND {_CHANGES} AND item_type = 'registration' LIMIT 1"
         return tx.execute(sql, [lane]).fetchone() is not None
 
     def reported(self, tx: Transaction, report_key: str) -> str | None:
@@ -189,13 +191,12 @@ class SyncQueue:
                 return str(row["id"])
         return None
 
-    def unsettled_edges(self, tx: Transaction, lane: str) -> list[QueueItem]:
-        """In order. A lane may hold thousands of events, of which none moves its node."""
-        rows = tx.execute(
-            "SELECT * FROM sync_queue WHERE lane = ? AND refused = 0 AND item_type = 'state_update' ORDER BY seq",
-            [lane],
-        )
-        return [item_of(row) for row in rows]
+    def unsettled_edges(self, tx: Transaction, lanes: Collection[str]) -> dict[str, list[QueueItem]]:
+        """Of each lane, in order. It may hold thousands of events, of which none moves its node."""
+        edges: dict[str, list[QueueItem]] = {lane: [] for lane in lanes}
+        for row in tx.execute(_EDGES, [_ids(lanes)]):
+            edges[row["lane"]].append(item_of(row))
+        return edges
 
     def has_unsettled(self, tx: Transaction, lane: str) -> bool:
         row = tx.execute("SELECT 1 FROM sync_queue WHERE lane = ? AND refused = 0 LIMIT 1", [lane]).fetchone()
@@ -216,19 +217,33 @@ class SyncQueue:
         return [push_item(item_of(row), Stamp.load(row["accepted"]), now) for row in rows]
 
     def settle(self, tx: Transaction, result: PushResult) -> bool:
-        """Central has it. A rejected item stays to be seen, but stops nothing."""
-        if result.effect is Outcome.REJECTED:
-            return self.fail(tx, result.id, result.reason or "rejected", refused=True, result=result)
-        row = tx.execute("SELECT status, epoch, refused FROM sync_queue WHERE id = ?", [result.id]).fetchone()
-        if row is None:
-            return False
-        self._move(tx, result.id, result.effect)
-        if not row["refused"]:
-            accounts.settled(tx, row["epoch"])
-        failed = row["status"] == "failed"
-        tx.after_commit(lambda: self._count(pending=failed - 1, failed=-failed))
-        self._tell(tx, result)
-        return True
+        """Central has it; whether it was here. A rejected item stays to be seen, but stops nothing."""
+        return self.settle_all(tx, [result]) > 0
+
+    def settle_all(self, tx: Transaction, results: Iterable[PushResult]) -> int:
+        """How many of them were here."""
+        taken: dict[Outcome, dict[str, PushResult]] = {}
+        refused = []
+        for result in results:
+            if result.effect is Outcome.REJECTED:
+                refused.append(result)
+            else:
+                taken.setdefault(result.effect, {}).setdefault(result.id, result)
+        found = sum(self._take_out(tx, outcome, by_id) for outcome, by_id in taken.items())
+        return found + sum(
+            self.fail(tx, result.id, result.reason or "rejected", refused=True, result=result) for result in refused
+        )
+
+    def _take_out(self, tx: Transaction, outcome: Outcome, results: dict[str, PushResult]) -> int:
+        """As a set: a drain settles hundreds at once, and a statement costs more than a row."""
+        rows = tx.execute(f"SELECT id, status, epoch, refused FROM sync_queue {_THESE}", [_ids(results)]).fetchall()
+        self._move(tx, results, outcome)
+        for epoch, count in Counter(row["epoch"] for row in rows if not row["refused"]).items():
+            accounts.settled(tx, epoch, by=count)
+        failed = sum(row["status"] == "failed" for row in rows)
+        tx.after_commit(lambda: self._count(pending=failed - len(rows), failed=-failed))
+        self._tell(tx, [results[row["id"]] for row in rows])
+        return len(rows)
 
     def fail(
         self, tx: Transaction, queue_id: str, error: str, *, refused: bool, result: PushResult | None = None
@@ -248,7 +263,7 @@ class SyncQueue:
         if row["status"] != "failed":
             tx.after_commit(lambda: self._count(pending=-1, failed=1))
         if result is not None:
-            self._tell(tx, result)
+            self._tell(tx, [result])
         return True
 
     def postpone(self, tx: Transaction, queue_id: str, error: str, delay: float) -> None:
@@ -269,7 +284,7 @@ class SyncQueue:
         """What was settled waits again, before all that waits: central may have forgotten it."""
         back = replay.bring_back(tx)
         self._recount(tx)
-        tx.after_commit(lambda: self._waiters.call(self._call_listeners))
+        tx.after_commit(self._tell_listeners)
         return back
 
     async def settled(self, queue_id: str) -> PushResult:
@@ -310,9 +325,10 @@ class SyncQueue:
         tx.after_commit(self._arrived)
         return item.id
 
-    def _move(self, tx: Transaction, queue_id: str, outcome: str) -> None:
-        tx.execute(_MOVE, [outcome, _text(), queue_id])
-        tx.execute("DELETE FROM sync_queue WHERE id = ?", [queue_id])
+    def _move(self, tx: Transaction, queue_ids: Iterable[str], outcome: str) -> None:
+        ids = _ids(queue_ids)
+        tx.execute(_MOVE, [outcome, _text(), ids])
+        tx.execute(f"DELETE FROM sync_queue {_THESE}", [ids])
 
     def _held(self, tx: Transaction, queue_id: str) -> sqlite3.Row:
         row: sqlite3.Row | None = tx.execute("SELECT * FROM sync_queue WHERE id = ?", [queue_id]).fetchone()
@@ -331,7 +347,7 @@ class SyncQueue:
         tx.execute("UPDATE sync_queue SET status = 'pending', attempts = 0, next_at = 0 WHERE id = ?", [queue_id])
         failed = row["status"] == "failed"
         tx.after_commit(lambda: self._count(pending=failed, failed=-failed))
-        tx.after_commit(lambda: self._waiters.call(self._call_listeners))
+        tx.after_commit(self._tell_listeners)
 
     def _give_up(self, tx: Transaction, queue_id: str, reason: str, person: str) -> None:
         row = self._held(tx, queue_id)
@@ -342,7 +358,7 @@ class SyncQueue:
                 hint="Try again in a moment.",
             )
         # What central refused is settled there, and here only put away.
-        self._move(tx, queue_id, Outcome.REJECTED if row["refused"] else replay.DISCARDED)
+        self._move(tx, [queue_id], Outcome.REJECTED if row["refused"] else replay.DISCARDED)
         tx.execute(replay.RELINK_WAITING, dict(row))
         failed = row["status"] == "failed"
         tx.after_commit(lambda: self._count(pending=failed - 1, failed=-failed))
@@ -350,7 +366,7 @@ class SyncQueue:
             accounts.discarded(tx, row["epoch"])
             if person:
                 self._record_discard(tx, row, reason, person)
-        self._tell(tx, PushResult(id=queue_id, outcome=Outcome.REJECTED, reason="discarded by a person"))
+        self._tell(tx, [PushResult(id=queue_id, outcome=Outcome.REJECTED, reason="discarded by a person")])
         for listener in self._discard_listeners:
             listener(tx, row["lane"])
 
@@ -365,15 +381,27 @@ class SyncQueue:
 
     def _arrived(self) -> None:
         self._count(pending=1)
-        self._waiters.call(self._call_listeners)
+        self._tell_listeners()
+
+    def _tell_listeners(self) -> None:
+        """Once for all that is committed before they have heard of it."""
+        if not self._told:
+            self._told = True  # before the call: the event loop may be quicker than this thread
+            if not self._waiters.call(self._call_listeners):
+                self._told = False
 
     def _call_listeners(self) -> None:
+        self._told = False
         for listener in self._listeners:
             listener()
 
-    def _tell(self, tx: Transaction, result: PushResult) -> None:
+    def _tell(self, tx: Transaction, results: Sequence[PushResult]) -> None:
+        def tell() -> None:
+            for result in results:
+                self._waiters.settled(result)
+
         # Behind every other hook, those of statements still to come too: who is woken finds all views up to date.
-        tx.after_commit(lambda: tx.after_commit(lambda: self._waiters.settled(result)))
+        tx.after_commit(lambda: tx.after_commit(tell))
 
     async def _items(self, where: str, *parameters: object) -> list[QueueItem]:
         def work(connection: sqlite3.Connection) -> list[QueueItem]:
@@ -383,9 +411,17 @@ class SyncQueue:
         return await self.database.store.read(work)
 
 
+_THESE = "WHERE id IN (SELECT value FROM json_each(?))"
 _MOVE = f"""
 INSERT OR IGNORE INTO sync_sent ({replay.COLUMNS}, outcome, settled_at)
-SELECT {replay.COLUMNS}, ?, ? FROM sync_queue WHERE id = ?
+SELECT {replay.COLUMNS}, ?, ? FROM sync_queue {_THESE}
+"""
+# What moves or makes a node; as the index `sync_queue_changes` has it.
+_CHANGES = "item_type NOT IN ('event', 'discard')"
+_EDGES = f"""
+SELECT * FROM sync_queue
+WHERE lane IN (SELECT value FROM json_each(?)) AND {_CHANGES} AND item_type = 'state_update' AND refused = 0
+ORDER BY seq
 """
 # A lane is stopped by an item that never got through, and waits behind one that is postponed.
 _HELD = """
@@ -393,6 +429,11 @@ SELECT lane FROM sync_queue
 WHERE (status = 'failed' OR next_at > 0) AND refused = 0 AND (status = 'failed' OR next_at > ?)
 """
 _BATCH = f"SELECT * FROM sync_queue WHERE status != 'failed' AND lane NOT IN ({_HELD}) ORDER BY seq LIMIT ?"
+
+
+def _ids(queue_ids: Iterable[str]) -> str:
+    """As one parameter, however many."""
+    return json.dumps(list(queue_ids))
 
 
 def _text() -> str:

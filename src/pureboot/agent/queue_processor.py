@@ -165,10 +165,16 @@ class QueueProcessor:
             await self._patience()
             self._wake.clear()
             await self.process_queue()
-            due = await self.queue.database.store.read(self.queue.next_due)
+            pause = await self._until_due()
             with contextlib.suppress(TimeoutError):
-                pause = max(due, 0.05) if due is not None and self.connectivity.is_online else None
                 await asyncio.wait_for(self._wake.wait(), pause)
+
+    async def _until_due(self) -> float | None:
+        """Seconds after which something may go that was put off. While offline nothing is."""
+        if not self.connectivity.is_online:
+            return None
+        due = await self.queue.database.store.read(self.queue.next_due)
+        return None if due is None else max(due, 0.05)
 
     def _rest(self, error: PureBootError) -> None:
         """Agent-level backoff: however much waits and arrives, one agent asks once in a while."""

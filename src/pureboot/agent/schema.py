@@ -99,7 +99,13 @@ SELECT epoch, count(*), sum(settled), sum(discarded) FROM (
 CREATE TABLE feed_seen (kind TEXT NOT NULL, id TEXT NOT NULL, PRIMARY KEY (kind, id)) WITHOUT ROWID;
 """
 
-# `gone`: central has deleted the node or moved it away; the row stays for what it still has to deliver.
-GONE = "ALTER TABLE node ADD COLUMN gone INTEGER NOT NULL DEFAULT 0"
+# The changes of a node among the thousands of events that may stand in its lane: asked for at each report and at each
+# answer to a push.
+THIRD = """
+CREATE INDEX sync_queue_changes ON sync_queue (lane, seq) WHERE item_type NOT IN ('event', 'discard');
+"""
 
-MIGRATIONS = [FIRST, SECOND, GONE]
+# `gone`: central has deleted the node or moved it away; the row stays for what it still has to deliver.
+FOURTH = "ALTER TABLE node ADD COLUMN gone INTEGER NOT NULL DEFAULT 0"
+
+MIGRATIONS = [FIRST, SECOND, THIRD, FOURTH]

@@ -4,6 +4,8 @@ Needed where news of a deletion may have been missed: the cursor was older than 
 restored from a backup. The marks lie in the file, so that a restart in the middle goes on.
 """
 
+from collections.abc import Iterable
+
 from pureboot.agent.database import set_meta
 from pureboot.storage.sqlite import Transaction
 
@@ -21,6 +23,12 @@ def is_on(tx: Transaction) -> bool:
 
 def saw(tx: Transaction, kind: str, id: str) -> None:
     tx.execute("INSERT OR IGNORE INTO feed_seen VALUES (?, ?)", [kind, id])
+
+
+def saw_all(tx: Transaction, kind: str, ids: Iterable[str]) -> None:
+    """Where a pass is on."""
+    if is_on(tx):
+        tx.executemany("INSERT OR IGNORE INTO feed_seen VALUES (?, ?)", [(kind, id) for id in ids])
 
 
 def end(tx: Transaction) -> dict[str, list[str]]:

@@ -1,7 +1,6 @@
 """Who waits for an item's outcome, and how they hear of it from the writer thread."""
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -36,11 +35,15 @@ class Waiters:
         if result.id in self._waiting:
             self.call(lambda: self._release(result))
 
-    def call(self, work: Callable[[], None]) -> None:
-        """In the event loop, from any thread."""
-        if self._loop is not None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
-                self._loop.call_soon_threadsafe(work)
+    def call(self, work: Callable[[], None]) -> bool:
+        """In the event loop, from any thread. False: nobody is there to be told."""
+        if self._loop is None:
+            return False
+        try:
+            self._loop.call_soon_threadsafe(work)
+        except RuntimeError:  # the loop is closed
+            return False
+        return True
 
     def _release(self, result: PushResult) -> None:
         for future in self._waiting.get(result.id, []):

@@ -92,6 +92,7 @@ class Batch:
     _new_nodes: dict[str, None] = field(default_factory=dict)
     _new_aliases: dict[str, str] = field(default_factory=dict)
     _dirty_nodes: dict[str, None] = field(default_factory=dict)
+    _seen_nodes: dict[str, None] = field(default_factory=dict)
     _news: dict[str, None] = field(default_factory=dict)
     _dirty_conflicts: dict[str, None] = field(default_factory=dict)
 
@@ -119,9 +120,10 @@ class Batch:
         """A new version is news for its site; that it was seen is not, for the site told it."""
         if node.version != self.nodes[node.id].version:
             self._news[node.id] = None
-        self._own(node)
-        if node.id not in self._new_nodes:
             self._dirty_nodes[node.id] = None
+        else:
+            self._seen_nodes[node.id] = None
+        self._own(node)
 
     def _own(self, node: StoredNode) -> None:
         self.nodes[node.id] = node
@@ -165,7 +167,8 @@ class Batch:
 
     def store(self, conn: Connection) -> None:
         node_rows.add(conn, [self.nodes[id] for id in self._new_nodes])
-        node_rows.save(conn, [self.nodes[id] for id in self._dirty_nodes])
+        node_rows.save(conn, [self.nodes[id] for id in self._dirty_nodes if id not in self._new_nodes])
+        node_rows.saw(conn, [self.nodes[id] for id in self._seen_nodes if id not in self._news])
         self._store_aliases(conn)
         node_log.record_steps(conn, self.steps)
         node_log.record_events(conn, self.events)

@@ -49,7 +49,8 @@ def _is_late(account: EpochAccount, known: Row[Any], teller: str) -> bool:
     would be a gap that there is not. Of another life fewer items made are no older news, but a file from a backup."""
     if account.epoch != teller and account.made != known.made:
         return False
-    return account.made < known.made or account.settled + account.discarded < known.settled + known.discarded
+    ended = account.settled + account.discarded
+    return bool(account.made < known.made or ended < known.settled + known.discarded)
 
 
 def gaps(conn: Connection, site_id: str) -> list[EpochGap]:

@@ -127,6 +127,15 @@ def save(conn: Connection, nodes: Collection[StoredNode]) -> None:
     _save_macs(conn, nodes)
 
 
+def saw(conn: Connection, nodes: Collection[StoredNode]) -> None:
+    """Nothing else of them changed."""
+    if nodes:
+        conn.execute(
+            update(t.node).where(t.node.c.id == bindparam("key")).values(last_seen=bindparam("seen")),
+            [{"key": node.id, "seen": node.last_seen} for node in nodes],
+        )
+
+
 def _save_macs(conn: Connection, nodes: Collection[StoredNode]) -> None:
     stored = macs_of(conn, [node.id for node in nodes])
     other = [node for node in nodes if tuple(stored[node.id]) != _held(node)]

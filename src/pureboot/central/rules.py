@@ -82,16 +82,19 @@ def _learn(
     batch: Batch, node: StoredNode, facts: dict[str, str], seen: datetime, also: Registration | None = None
 ) -> StoredNode:
     """The site owns facts: what it says of the machine holds, whatever becomes of the state."""
-    known = replace(
-        node,
-        facts=node.facts | facts,
-        mac_addresses=batches.macs_united(node, also.mac_addresses if also else ()),
-        # The name is central's; a machine's own is taken where there is none.
-        hostname=node.hostname or (also.hostname if also else ""),
-    )
+    known = node
+    if facts or also:
+        known = replace(
+            node,
+            facts=node.facts | facts,
+            mac_addresses=batches.macs_united(node, also.mac_addresses if also else ()),
+            # The name is central's; a machine's own is taken where there is none.
+            hostname=node.hostname or (also.hostname if also else ""),
+        )
     if known != node:
         known = known.changed(batch.now)
-    known = replace(known, last_seen=max(seen, node.last_seen or seen))
+    if node.last_seen is None or seen > node.last_seen:
+        known = replace(known, last_seen=seen)
     if known != node:
         batch.put_node(known)
     return known

@@ -20,7 +20,10 @@ def clean_facts(raw: dict[str, object]) -> dict[str, str]:
 
 
 def printable(text: str, length: int) -> str:
-    return "".join(c if c.isprintable() else " " for c in text[: 4 * length]).strip()[:length]
+    text = text[: 4 * length]
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else " " for c in text)
+    return text.strip()[:length]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,16 +9,18 @@ What a failure means (https://www.sqlite.org/rescode.html):
   would succeed and lie; only a new open reads what is really there.
 """
 
+import asyncio
+import contextlib
 import logging
 import os
 import sqlite3
 import threading
-from asyncio import to_thread, wrap_future
+from asyncio import to_thread
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pureboot.core.errors import Busy, StorageFull
 
@@ -48,6 +50,7 @@ class Transaction:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self._checked: set[str] = set()
         self.hooks: list[Callable[[], None]] = []
 
     def execute(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> sqlite3.Cursor:
@@ -56,8 +59,40 @@ class Transaction:
     def executemany(self, sql: str, rows: Sequence[Sequence[Any] | dict[str, Any]]) -> None:
         self._connection.executemany(sql, rows)
 
+    def once(self, name: str, check: Callable[[], None]) -> None:
+        """What one of the writes that share this transaction has found well, the others need not ask."""
+        if name not in self._checked:
+            check()
+            self._checked.add(name)
+
     def after_commit(self, hook: Callable[[], None]) -> None:
         self.hooks.append(hook)
+
+
+class _Answer(Generic[T]):
+    """What a coroutine waits for: of a Future what the writer needs, without its lock and without a copy of it in the
+    event loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.waiting: asyncio.Future[T] = self._loop.create_future()
+
+    def set_running_or_notify_cancel(self) -> bool:
+        return not self.waiting.cancelled()
+
+    def set_result(self, result: T) -> None:
+        self._give(self.waiting.set_result, result)
+
+    def set_exception(self, error: BaseException) -> None:
+        self._give(self.waiting.set_exception, error)
+
+    def _give(self, give: Callable[[Any], None], what: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+            self._loop.call_soon_threadsafe(self._if_awaited, give, what)
+
+    def _if_awaited(self, give: Callable[[Any], None], what: object) -> None:
+        if not self.waiting.done():
+            give(what)
 
 
 class _Job:
@@ -66,11 +101,12 @@ class _Job:
     def __init__(
         self,
         work: Callable[[Transaction], Any],
+        future: Future[Any] | _Answer[Any],
         afterwards: Callable[[sqlite3.Connection], None] = lambda _: None,
     ) -> None:
         self.work = work
+        self.future = future
         self.afterwards = afterwards
-        self.future: Future[Any] = Future()
         self.result: Any = None
         self.error: Exception | None = None
 
@@ -138,19 +174,28 @@ class Store:
     async def write(self, work: Callable[[Transaction], T]) -> T:
         """Runs `work` in the writer thread; returns once it is on disk. Raises what `work` raised (then nothing of
         it is stored) or StorageFull."""
-        return await wrap_future(self.submit(work))
+        answer: _Answer[T] = _Answer()
+        self._submit(_Job(work, answer))
+        return await answer.waiting
 
     def submit(self, work: Callable[[Transaction], T]) -> "Future[T]":
-        return self._submit(_Job(work))
+        future: Future[T] = Future()
+        self._submit(_Job(work, future))
+        return future
 
-    def _submit(self, job: _Job) -> "Future[Any]":
+    def _submit(self, job: _Job) -> None:
         if self._closed:
             raise RuntimeError("the store is closed")
         if self._threaded:
             self._jobs.put(job)
         else:
             self._commit([job])
-        return job.future
+
+    async def _between(self, work: Callable[[sqlite3.Connection], None]) -> None:
+        """Does `work` on the writer's connection, outside a transaction."""
+        answer: _Answer[None] = _Answer()
+        self._submit(_Job(lambda _: None, answer, afterwards=work))
+        await answer.waiting
 
     async def shrink(self, over: int = 0) -> None:
         """Hands pages that hold nothing any more back to the disk, where there are more than `over`; bit by bit, so
@@ -160,8 +205,8 @@ class Store:
             return
         try:
             for _ in range(0, free, SHRINK_STEP):
-                await wrap_future(self._submit(_Job(lambda _: None, afterwards=_hand_back)))
-            await wrap_future(self._submit(_Job(lambda _: None, afterwards=_checkpoint)))
+                await self._between(_hand_back)
+            await self._between(_checkpoint)
         except sqlite3.Error as error:
             log.warning("%s does not shrink now: %s", self.path, error)
 

@@ -361,7 +361,7 @@ class StateUpdateBody(Strict):
 class NodeEventBody(Strict):
     event: str = Field(min_length=1, max_length=100)
     message: str = Field(default="", max_length=MESSAGE_LENGTH)
-    metadata: dict[str, Any] = {}
+    metadata: dict[str, Any] = Field(default_factory=dict)
     attempt: int = Field(default=0, ge=0, le=1000)
 
 
@@ -541,7 +541,7 @@ class EventBody(Lenient):
     event: str = Field(min_length=1, max_length=100)
     message: str = ""
     status: str = ""
-    metadata: dict[str, Any] = {}
+    metadata: dict[str, Any] = Field(default_factory=dict)
     report_id: str | None = Field(default=None, max_length=200)
     boot_token: str | None = None
 

@@ -142,10 +142,17 @@ class NodeStateCache:
     # Inside a transaction.
 
     def find(self, tx: Transaction, node_id: str) -> CachedNode | None:
-        row = tx.execute("SELECT node_id FROM node_alias WHERE alias = ?", [node_id]).fetchone()
-        node_id = row["node_id"] if row else node_id
-        found = tx.execute("SELECT * FROM node WHERE id = ?", [node_id]).fetchone()
-        return None if found is None else _node(found, _macs(tx, node_id))
+        row = tx.execute(_FIND, {"name": node_id}).fetchone()
+        return None if row is None else _node(row)
+
+    def find_all(self, tx: Transaction, node_ids: Iterable[str]) -> dict[str, CachedNode]:
+        """Those of the nodes that are here, by the names they are asked for."""
+        rows = tx.execute(_FIND_ALL, [json.dumps(list(node_ids))])
+        return {row["name"]: _node(row) for row in rows}
+
+    def unconfirmed(self, tx: Transaction, macs: Iterable[str]) -> set[str]:
+        """Those of the MACs that belong to a node central never confirmed."""
+        return {row["mac"] for row in tx.execute(_UNCONFIRMED, [json.dumps(list(macs))])}
 
     def is_confirmed(self, tx: Transaction, node_id: str) -> bool:
         """Whether central has ever told of the node."""
@@ -210,19 +217,16 @@ class NodeStateCache:
             tx.after_commit(lambda: _forget(self._aliases, node_id))
 
     def _row(self, tx: Transaction, node_id: str) -> CachedNode | None:
-        row = tx.execute("SELECT * FROM node WHERE id = ?", [node_id]).fetchone()
-        return None if row is None else _node(row, _macs(tx, node_id))
+        row = tx.execute(f"{_ALL} WHERE id = ?", [node_id]).fetchone()
+        return None if row is None else _node(row)
 
     def _show_row(self, tx: Transaction, node_id: str) -> None:
         if (row := self._row(tx, node_id)) is not None:
             tx.after_commit(lambda: self._show(row))
 
     def _load(self, connection: sqlite3.Connection) -> None:
-        macs: dict[str, list[str]] = {}
-        for mac, node_id in connection.execute("SELECT mac, node_id FROM node_mac ORDER BY rowid"):
-            macs.setdefault(node_id, []).append(mac)
-        for row in connection.execute("SELECT * FROM node"):
-            self._show(_node(row, macs.get(row["id"], [])))
+        for row in connection.execute(_ALL):
+            self._show(_node(row))
         self._aliases = dict(connection.execute("SELECT alias, node_id FROM node_alias").fetchall())
         departed = connection.execute("SELECT mac, last_state FROM departed").fetchall()
         self._departed = {mac: NodeState(state) for mac, state in departed}
@@ -281,6 +285,20 @@ _UPSERT = (
     "ON CONFLICT (id) DO UPDATE SET " + ", ".join(f"{column} = excluded.{column}" for column in _COLUMNS[1:])
 )
 
+# In their order: a group keeps the order in which its rows come.
+_MACS = "(SELECT group_concat(mac, ' ') FROM (SELECT mac FROM node_mac WHERE node_id = node.id ORDER BY rowid)) AS macs"
+_ALL = f"SELECT node.*, {_MACS} FROM node"
+_FIND = f"{_ALL} WHERE id = coalesce((SELECT node_id FROM node_alias WHERE alias = :name), :name)"
+_FIND_ALL = f"""
+SELECT asked.value AS name, node.*, {_MACS}
+FROM json_each(?) AS asked
+JOIN node ON node.id = coalesce((SELECT node_id FROM node_alias WHERE alias = asked.value), asked.value)
+"""
+_UNCONFIRMED = """
+SELECT mac FROM node_mac JOIN node ON node.id = node_id
+WHERE mac IN (SELECT value FROM json_each(?)) AND base_version IS NULL
+"""
+
 
 def _values(node: CachedNode) -> list[object]:
     return [
@@ -292,7 +310,8 @@ def _values(node: CachedNode) -> list[object]:
     ]
 
 
-def _node(row: sqlite3.Row, macs: list[str]) -> CachedNode:
+def _node(row: sqlite3.Row) -> CachedNode:
+    macs = (row["macs"] or "").split()
     return CachedNode(
         node_id=row["id"],
         mac_address=macs[0] if macs else "",
@@ -323,11 +342,6 @@ def normalised(node: CachedNode) -> CachedNode:
 def _owner(tx: Transaction, mac: str) -> str | None:
     row = tx.execute("SELECT node_id FROM node_mac WHERE mac = ?", [mac]).fetchone()
     return None if row is None else str(row["node_id"])
-
-
-def _macs(tx: Transaction, node_id: str) -> list[str]:
-    rows: Iterable[sqlite3.Row] = tx.execute("SELECT mac FROM node_mac WHERE node_id = ? ORDER BY rowid", [node_id])
-    return [row["mac"] for row in rows]
 
 
 def _union(kept: CachedNode, gone: CachedNode) -> tuple[str, ...]:

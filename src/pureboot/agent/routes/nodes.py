@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any
 
+from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -29,13 +30,14 @@ def node_routes(
 ) -> list[Route]:
     """`may_install`: whether a boot of the node would install it now."""
     nodes = Nodes(proxy, cache, may_install)
+    # They are tried in turn: first what is asked most.
     return [
+        Route("/api/v1/report", nodes.report, methods=["POST"]),
+        Route("/api/v1/nodes/{id}/event", nodes.event, methods=["POST"]),
         Route("/api/v1/nodes/register", nodes.register, methods=["POST"]),
+        Route("/api/v1/nodes/{id}/state", nodes.move, methods=["PATCH"]),
         Route("/api/v1/nodes", nodes.find, methods=["GET"]),
         Route("/api/v1/nodes/{id}", nodes.get, methods=["GET"]),
-        Route("/api/v1/nodes/{id}/state", nodes.move, methods=["PATCH"]),
-        Route("/api/v1/nodes/{id}/event", nodes.event, methods=["POST"]),
-        Route("/api/v1/report", nodes.report, methods=["POST"]),
     ]
 
 
@@ -123,7 +125,7 @@ def document_of(connection: sqlite3.Connection, node: CachedNode) -> dict[str, A
 def _event(node_id: str, body: EventBody) -> NodeEvent:
     if sum(1 for _ in levels(body.metadata)) > METADATA_DEPTH + 1:
         raise Invalid(f"'metadata' is nested deeper than {METADATA_DEPTH} levels.")
-    if len(json.dumps(body.metadata)) > METADATA_BYTES:
+    if body.metadata and len(json.dumps(body.metadata)) > METADATA_BYTES:
         raise TooLarge(
             f"'metadata' is larger than {METADATA_BYTES} bytes.", hint="Send a log elsewhere, and its address."
         )
@@ -132,4 +134,5 @@ def _event(node_id: str, body: EventBody) -> NodeEvent:
 
 
 def _answer(written: Written) -> Response:
-    return JSONResponse(written.body, status_code=202 if written.status == "queued" else 200)
+    status = 202 if written.status == "queued" else 200
+    return Response(to_json(written.body), status, media_type="application/json")
