@@ -95,9 +95,7 @@ MUTATIONS = (
         (
             Edit(
                 "central/positions.py",
-                "    bump = update(t.site_pos).where(t.site_pos.c.site == scope)"
-                ".values(pos=t.site_pos.c.pos + by)\n"
-                "    last = conn.execute(bump.returning(t.site_pos.c.pos)).scalar()\n",
+                '    last = conn.execute(_BUMP, {"scope": scope, "by": by}).scalar()\n',
                 "    from sqlalchemy import text\n"
                 "    conn.execute(text('CREATE SEQUENCE IF NOT EXISTS serial'))\n"
                 "    last = max(conn.execute(text(\"SELECT nextval('serial')\")).scalar_one() for _ in range(by))\n",

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, insert, select, update
 from pureboot.central import tables as t
 from pureboot.central.bodies import TokenAnswer
 from pureboot.central.clock import new_id
-from pureboot.central.sql import locked, upsert
+from pureboot.central.sql import locked, one, rows_of, upsert
 from pureboot.core.errors import Clash, Forbidden, Unauthenticated
 from pureboot.wire.messages import (
     AgentCredential,
@@ -48,18 +48,19 @@ def digest(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
+_KEY = one("key")
+_ADMIN = select(t.admin_credential.c.name).where(t.admin_credential.c.token_hash == _KEY)
+_AGENT = select(t.agent.c.id, t.agent.c.site_id, t.agent.c.replaced_at).where(t.agent.c.credential_hash == _KEY)
+
+
 def identify(conn: Connection, token: str) -> Admin | Agent:
     """Raises Unauthenticated."""
     key = digest(token)
-    name = conn.execute(select(t.admin_credential.c.name).where(t.admin_credential.c.token_hash == key)).scalar()
-    if name is not None:
-        return Admin(name)
-    row = conn.execute(
-        select(t.agent.c.id, t.agent.c.site_id, t.agent.c.replaced_at).where(t.agent.c.credential_hash == key)
-    ).first()
-    if row is None:
-        raise Unauthenticated("Nobody has this token.", code="unknown_token")
-    return Agent(row.id, row.site_id, row.replaced_at is None)
+    for row in rows_of(conn, _ADMIN, key=key):
+        return Admin(row.name)
+    for row in rows_of(conn, _AGENT, key=key):
+        return Agent(row.id, row.site_id, row.replaced_at is None)
+    raise Unauthenticated("Nobody has this token.", code="unknown_token")
 
 
 def admin_exists(conn: Connection) -> bool:

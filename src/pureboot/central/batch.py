@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, insert, or_, select, union
+from sqlalchemy import Connection, insert, select, union
 
 from pureboot.central import conflicts, node_log, node_rows, notices
 from pureboot.central import tables as t
@@ -16,7 +16,7 @@ from pureboot.central.conflicts import StoredConflict
 from pureboot.central.node_log import Happening, Step
 from pureboot.central.node_rows import StoredNode
 from pureboot.central.positions import publish
-from pureboot.central.sql import insert_all
+from pureboot.central.sql import insert_all, many, rows_of
 from pureboot.core.changes import Change, Registration
 from pureboot.core.errors import PureBootError
 from pureboot.core.mac import MacAddress
@@ -208,7 +208,7 @@ def load(conn: Connection, sender: Sender, offers: Sequence[Offer], generation: 
         aliases=aliases,
         owners=owners,
         nodes=nodes,
-        conflicts=_conflicts(conn, sender.site.id, nodes, {id for id in known if id}),
+        conflicts=conflicts.concerning(conn, sender.site.id, nodes, {id for id in known if id}),
         strangers=_strangers(conn, sender.site.id, nodes),
     )
 
@@ -227,16 +227,13 @@ def _strangers(conn: Connection, site_id: str, nodes: dict[str, StoredNode]) -> 
     return set(foreign) - set(conn.execute(known).scalars())
 
 
+_RECEIPTS = select(*(t.sync_receipt.c[name] for name in Receipt.__dataclass_fields__))
+_RECEIPTS = _RECEIPTS.where(t.sync_receipt.c.item_id.in_(many("ids")))
+
+
 def _receipts(conn: Connection, ids: Collection[str]) -> dict[str, Receipt]:
-    columns = [t.sync_receipt.c[name] for name in Receipt.__dataclass_fields__]
-    rows = conn.execute(select(*columns).where(t.sync_receipt.c.item_id.in_(set(ids))))
+    rows = rows_of(conn, _RECEIPTS, ids=set(ids))
     return {row.item_id: Receipt(**row._asdict() | {"outcome": Outcome(row.outcome)}) for row in rows}
-
-
-def _conflicts(conn: Connection, site_id: str, nodes: Collection[str], ids: set[str]) -> dict[str, StoredConflict]:
-    columns = t.sync_conflict.c
-    still_open = columns.node_id.in_(list(nodes)) & (columns.status == "pending")
-    return conflicts.load(conn, columns.site_id == site_id, or_(columns.id.in_(ids), still_open))
 
 
 def macs_united(node: StoredNode, macs: Sequence[MacAddress]) -> tuple[MacAddress, ...]:

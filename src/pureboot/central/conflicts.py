@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Row, select
+from sqlalchemy import ColumnElement, Connection, Row, or_, select
 
 from pureboot.central import node_rows
 from pureboot.central import tables as t
 from pureboot.central.node_log import Step, record_steps
 from pureboot.central.node_rows import StoredNode
 from pureboot.central.positions import publish
-from pureboot.central.sql import page_by, upsert
+from pureboot.central.sql import many, one, page_by, rows_of, upsert
 from pureboot.core.errors import Clash, NotFound
 from pureboot.core.lifecycle import By, Edge, NodeState, Stage
 from pureboot.core.reconcile import ConflictType, Resolution, Strategy, may_keep_local, replay
@@ -95,6 +95,21 @@ class StoredConflict:
 
 def load(conn: Connection, *where: ColumnElement[bool]) -> dict[str, StoredConflict]:
     return {row.id: _from_row(row) for row in conn.execute(select(t.sync_conflict).where(*where))}
+
+
+_SITE, _NODES, _IDS = one("site"), many("nodes"), many("ids")
+_OPEN = t.sync_conflict.c.node_id.in_(_NODES) & (t.sync_conflict.c.status == "pending")
+_CONCERNING = select(t.sync_conflict).where(
+    t.sync_conflict.c.site_id == _SITE, or_(t.sync_conflict.c.id.in_(_IDS), _OPEN)
+)
+
+
+def concerning(
+    conn: Connection, site_id: str, nodes: Collection[str], ids: Collection[str]
+) -> dict[str, StoredConflict]:
+    """Of a site: those that are open about `nodes`, and those of `ids`, settled or not."""
+    rows = rows_of(conn, _CONCERNING, site=site_id, nodes=nodes, ids=ids)
+    return {row.id: _from_row(row) for row in rows}
 
 
 def _from_row(row: Row[Any]) -> StoredConflict:

@@ -9,21 +9,23 @@ from sqlalchemy import Connection, Row, func, select
 from pureboot.central import tables as t
 from pureboot.central.accounts import Agent
 from pureboot.central.bodies import EpochGap
-from pureboot.central.sql import upsert
+from pureboot.central.sql import many, one, rows_of, upsert
 from pureboot.wire.messages import EpochAccount
 
 SHOWN = 100
 
 
+_KNOWN = select(t.epoch_account).where(
+    t.epoch_account.c.agent_id == one("agent"), t.epoch_account.c.epoch.in_(many("epochs"))
+)
+
+
 def keep(conn: Connection, agent: Agent, teller: str, accounts: Sequence[EpochAccount], now: datetime) -> None:
     """What was counted once stays counted: an agent restored from its backup has forgotten some of it. `teller`: the
     epoch that is alive and tells them."""
-    rows = t.epoch_account.c
-    names = [account.epoch for account in accounts]
-    known = {
-        row.epoch: row
-        for row in conn.execute(select(t.epoch_account).where(rows.agent_id == agent.id, rows.epoch.in_(names)))
-    }
+    if not accounts:
+        return
+    known = {row.epoch: row for row in rows_of(conn, _KNOWN, agent=agent.id, epochs=[a.epoch for a in accounts])}
     upsert(
         conn,
         t.epoch_account,

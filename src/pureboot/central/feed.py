@@ -1,7 +1,7 @@
 """What an agent is told: everything its site is concerned with, each thing once, at the position of its last change."""
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,7 @@ from pureboot.central import tables as t
 from pureboot.central.db import Database
 from pureboot.central.generation import generation_of
 from pureboot.central.positions import EVERYWHERE
+from pureboot.central.sql import many, one, rows_of
 from pureboot.core.errors import Gone, Malformed, Unauthenticated
 from pureboot.wire.messages import FeedItem, FeedPage
 
@@ -83,7 +84,7 @@ def page(conn: Connection, site_id: str, since: Cursor, limit: int) -> FeedPage:
     since = _checked(since, last, floor)
     shared = _rows(conn, EVERYWHERE, since.at.everywhere, limit + 1)
     own = _rows(conn, site_id, since.at.site, limit + 1 - min(len(shared), limit))
-    rows = (shared + own)[:limit]
+    rows = [*shared, *own][:limit]
     more = len(shared) + len(own) > len(rows)
     read = Place(
         max((row.pos for row in rows if row.site == site_id), default=since.at.site),
@@ -109,10 +110,14 @@ def _checked(since: Cursor, last: Place, floor: Place) -> Cursor:
     return since
 
 
+_ENDS = select(t.site_pos).where(t.site_pos.c.site.in_(many("scopes")))
+_AFTER = select(t.feed).where(t.feed.c.site == one("scope"), t.feed.c.pos > one("since"))
+_AFTER = _AFTER.order_by(t.feed.c.pos).limit(one("limit"))
+
+
 def bounds(conn: Connection, site_id: str) -> tuple[Place, Place]:
     """Where the feed ends, and below which place tombstones are missing."""
-    query = select(t.site_pos).where(t.site_pos.c.site.in_([site_id, EVERYWHERE]))
-    rows = {row.site: row for row in conn.execute(query)}
+    rows = {row.site: row for row in rows_of(conn, _ENDS, scopes=[site_id, EVERYWHERE])}
     if site_id not in rows:
         raise Unauthenticated("This agent's site was removed.", code="unknown_token")
     own, shared = rows[site_id], rows[EVERYWHERE]
@@ -127,9 +132,8 @@ def _gone(why: str) -> Gone:
     )
 
 
-def _rows(conn: Connection, scope: str, since: int, limit: int) -> list[Row[Any]]:
-    query = select(t.feed).where(t.feed.c.site == scope, t.feed.c.pos > since)
-    return list(conn.execute(query.order_by(t.feed.c.pos).limit(limit)))
+def _rows(conn: Connection, scope: str, since: int, limit: int) -> Sequence[Row[Any]]:
+    return rows_of(conn, _AFTER, scope=scope, since=since, limit=limit)
 
 
 def _items(conn: Connection, rows: Collection[Row[Any]]) -> list[FeedItem]:

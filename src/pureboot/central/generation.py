@@ -16,8 +16,11 @@ from pureboot.core.errors import Clash, SettingsError
 SPAN = 10**12
 
 
+_GENERATION = select(t.meta.c.generation)
+
+
 def generation_of(conn: Connection) -> int:
-    return int(conn.execute(select(t.meta.c.generation)).scalar_one())
+    return int(conn.execute(_GENERATION).scalar_one())
 
 
 def check_generation(conn: Connection, theirs: int) -> int:

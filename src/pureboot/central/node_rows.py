@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, bindparam, delete, insert, select, updat
 
 from pureboot.central import tables as t
 from pureboot.central.positions import publish
-from pureboot.central.sql import insert_all, locked
+from pureboot.central.sql import insert_all, locked, many, rows_of
 from pureboot.core.lifecycle import NodeState, Stage
 from pureboot.core.mac import MacAddress
 from pureboot.core.node import Node
@@ -37,30 +37,34 @@ class StoredNode(Node):
         return self.deleted_at is None and self.home_site_id == site_id
 
 
+_ALIASES = select(t.node_alias.c.alias, t.node_alias.c.node_id).where(t.node_alias.c.alias.in_(many("refs")))
+_OWNERS = select(t.node_mac.c.mac, t.node_mac.c.node_id).where(t.node_mac.c.mac.in_(many("macs")))
+_NODES = select(t.node).where(t.node.c.id.in_(many("ids"))).order_by(t.node.c.id)
+_NODES_LOCKED = locked(_NODES)
+_MACS = select(t.node_mac.c.node_id, t.node_mac.c.mac).where(t.node_mac.c.node_id.in_(many("ids")))
+_MACS = _MACS.order_by(t.node_mac.c.position)
+
+
 def canonical(conn: Connection, refs: Collection[str]) -> dict[str, str]:
     """The node behind each alias among `refs`."""
-    rows = conn.execute(select(t.node_alias.c.alias, t.node_alias.c.node_id).where(t.node_alias.c.alias.in_(refs)))
-    return {row.alias: row.node_id for row in rows}
+    return {row.alias: row.node_id for row in rows_of(conn, _ALIASES, refs=refs)}
 
 
 def owners(conn: Connection, macs: Collection[str]) -> dict[str, str]:
     """The node of each MAC among `macs` that has one."""
-    rows = conn.execute(select(t.node_mac.c.mac, t.node_mac.c.node_id).where(t.node_mac.c.mac.in_(macs)))
-    return {row.mac: row.node_id for row in rows}
+    return {row.mac: row.node_id for row in rows_of(conn, _OWNERS, macs=macs)} if macs else {}
 
 
 def load(conn: Connection, ids: Collection[str], *, lock: bool = False) -> dict[str, StoredNode]:
     """Those of `ids` that exist, deleted ones too; locked in the order of their ids."""
-    query = select(t.node).where(t.node.c.id.in_(ids)).order_by(t.node.c.id)
-    rows = list(conn.execute(locked(query) if lock else query))
+    rows = rows_of(conn, _NODES_LOCKED if lock else _NODES, ids=ids)
     macs = macs_of(conn, [row.id for row in rows])
     return {row.id: from_row(row, macs[row.id]) for row in rows}
 
 
 def macs_of(conn: Connection, ids: Collection[str]) -> defaultdict[str, list[MacAddress]]:
-    query = select(t.node_mac.c.node_id, t.node_mac.c.mac).where(t.node_mac.c.node_id.in_(ids))
     found: defaultdict[str, list[MacAddress]] = defaultdict(list)
-    for row in conn.execute(query.order_by(t.node_mac.c.position)):
+    for row in rows_of(conn, _MACS, ids=ids):
         found[row.node_id].append(MacAddress(row.mac))
     return found
 

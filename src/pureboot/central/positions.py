@@ -10,7 +10,7 @@ from typing import Literal
 from sqlalchemy import Connection, delete, insert, update
 
 from pureboot.central import tables as t
-from pureboot.central.sql import upsert
+from pureboot.central.sql import one, upsert
 from pureboot.core.errors import Clash
 
 # What every agent gets: workflows and content. No site has this id.
@@ -53,10 +53,13 @@ def _write(conn: Connection, scope: str, entries: list[tuple[Kind, str, Op, int]
     upsert(conn, t.feed, rows)
 
 
+_BUMP = update(t.site_pos).where(t.site_pos.c.site == one("scope"))
+_BUMP = _BUMP.values(pos=t.site_pos.c.pos + one("by")).returning(t.site_pos.c.pos)
+
+
 def _advance(conn: Connection, scope: str, by: int) -> int:
     """The counter's row was made with its site (`open_feed`)."""
-    bump = update(t.site_pos).where(t.site_pos.c.site == scope).values(pos=t.site_pos.c.pos + by)
-    last = conn.execute(bump.returning(t.site_pos.c.pos)).scalar()
+    last = conn.execute(_BUMP, {"scope": scope, "by": by}).scalar()
     if last is None:
         raise Clash("The site was removed meanwhile; nothing was stored.", code="site_removed")
     return int(last)

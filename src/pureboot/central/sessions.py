@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, select, update
 from pureboot.central import notices
 from pureboot.central import tables as t
 from pureboot.central.accounts import Agent
-from pureboot.central.sql import count, locked
+from pureboot.central.sql import count, locked, one, rows_of
 from pureboot.core.errors import Fenced, Unauthenticated
 from pureboot.wire.messages import SessionGrant, SessionRequest
 
@@ -22,14 +22,16 @@ LEASE = timedelta(seconds=90)
 SPREAD_PER_AGENT_MS, LONGEST_SPREAD_MS = 20, 60_000
 
 
+_AGENTS = locked(select(t.agent).where(t.agent.c.site_id == one("site")).order_by(t.agent.c.id))
+
+
 def lock_site(conn: Connection, agent: Agent) -> Row[Any]:
     """The agents of one site write one after the other, and this is the first lock a push takes. Returns its own row.
 
     So receipts, aliases and owners that are read under it stay true. What other sites do to a node is held off by its
     own lock; that one of them takes a MAC first, by its key.
     """
-    rows = conn.execute(locked(select(t.agent).where(t.agent.c.site_id == agent.site_id).order_by(t.agent.c.id)))
-    mine = {row.id: row for row in rows}.get(agent.id)
+    mine = {row.id: row for row in rows_of(conn, _AGENTS, site=agent.site_id)}.get(agent.id)
     if mine is None:
         raise Unauthenticated("This agent's site was removed.", code="unknown_token")
     return mine

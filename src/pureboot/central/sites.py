@@ -11,15 +11,18 @@ from pureboot.central.accounts import Beat, beats, status_of
 from pureboot.central.bodies import SiteHealth, SitePatch, SiteView
 from pureboot.central.clock import new_id
 from pureboot.central.positions import close_feed, open_feed, publish
-from pureboot.central.sql import count, locked, page_by, tally
+from pureboot.central.sql import count, locked, one, page_by, rows_of, tally
 from pureboot.core.errors import Clash, Invalid, NotFound
 from pureboot.wire.messages import AgentMetrics, ListPage, SiteDocument, SiteFields
+
+_REF = one("ref")
+_NAMED = select(t.site).where(or_(t.site.c.id == _REF, t.site.c.name == _REF)).order_by(t.site.c.id)
+_NAMED_LOCKED = locked(_NAMED)
 
 
 def find(conn: Connection, ref: str, *, lock: bool = False) -> SiteDocument:
     """By id, or by name. Raises NotFound."""
-    query = select(t.site).where(or_(t.site.c.id == ref, t.site.c.name == ref)).order_by(t.site.c.id)
-    found = conn.execute(locked(query) if lock else query).all()
+    found = rows_of(conn, _NAMED_LOCKED if lock else _NAMED, ref=ref)
     for row in sorted(found, key=lambda row: row.id != ref):
         return document(row)
     raise NotFound(f"There is no site {ref[:100]!r}.", code="unknown_site", hint="Use a site's id or its name.")

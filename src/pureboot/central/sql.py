@@ -1,9 +1,14 @@
-"""The few shapes of SQL that every module needs."""
+"""The few shapes of SQL that every module needs.
 
-from collections.abc import Mapping, Sequence
+What a push or a page of the feed asks stands as a constant with parameters: to build a statement anew takes four times
+as long as to execute it on SQLite.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Insert, Row, Select, Table, func, select
+from sqlalchemy import BindParameter, ColumnElement, Connection, Insert, Row, Select, Table, bindparam, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from pureboot.core.errors import Malformed
@@ -11,12 +16,36 @@ from pureboot.core.errors import Malformed
 
 def upsert(conn: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert; where the primary key is there already, its other columns become those of the row."""
-    if not rows:
-        return
-    insert = (postgresql if conn.dialect.name == "postgresql" else sqlite).insert(table)
+    if rows:
+        conn.execute(_upsert(conn.dialect.name, table, tuple(rows[0])), list(rows))
+
+
+@cache
+def _upsert(dialect: str, table: Table, names: tuple[str, ...]) -> Insert:
+    insert = (postgresql if dialect == "postgresql" else sqlite).insert(table)
     keys = {column.name for column in table.primary_key}
-    new = {name: insert.excluded[name] for name in rows[0] if name not in keys}
-    conn.execute(insert.on_conflict_do_update(index_elements=sorted(keys), set_=new), list(rows))
+    new = {name: insert.excluded[name] for name in names if name not in keys}
+    statement: Insert = insert.on_conflict_do_update(index_elements=sorted(keys), set_=new)
+    return statement
+
+
+def one(name: str) -> BindParameter[Any]:
+    """A parameter of a constant query."""
+    return bindparam(name)
+
+
+def many(name: str) -> BindParameter[Any]:
+    """A parameter for `in_`, which takes a list."""
+    return bindparam(name, expanding=True)
+
+
+def rows_of(conn: Connection, query: Select[Any], **values: Any) -> Sequence[Row[Any]]:
+    """Of a constant query; a collection among the values is for a parameter made by `many`."""
+    return conn.execute(query, {name: _listed(value) for name, value in values.items()}).all()
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, Collection) and not isinstance(value, str) else value
 
 
 Q = TypeVar("Q", bound=Select[Any])
