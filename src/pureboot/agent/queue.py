@@ -18,10 +18,17 @@ from pureboot.agent.bounds import Bounds, Usage
 from pureboot.agent.clock import Clock, Stamp, SystemClock
 from pureboot.agent.database import Database
 from pureboot.agent.queue_items import (
+    BATCH,
+    CHANGES,
+    EDGES,
+    HELD,
     INSERT,
+    MOVE,
+    THESE,
     UNKNOWN_MS,
     QueueItem,
     discard_of,
+    id_list,
     item_of,
     lane_of,
     place_of,
@@ -173,14 +180,14 @@ class SyncQueue:
     def previous(self, tx: Transaction, lane: str) -> str | None:
         """The last unsettled item of the lane that moves or makes the node: what the next change is made on."""
         row = tx.execute(
-            f"SELECT id FROM sync_queue WHERE lane = ? AND {_CHANGES} AND refused = 0 ORDER BY seq DESC LIMIT 1",
+            f"SELECT id FROM sync_queue WHERE lane = ? AND {CHANGES} AND refused = 0 ORDER BY seq DESC LIMIT 1",
             [lane],
         ).fetchone()
         return None if row is None else str(row["id"])
 
     def has_registration(self, tx: Transaction, lane: str) -> bool:
         """Whether one waits here, be it for a person."""
-        sql = f"SELECT 1 FROM sync_queue WHERE lane = ? AND {_CHANGES} AND item_type = 'registration' LIMIT 1"
+        sql = f"SELECT 1 FROM sync_queue WHERE lane = ? AND {CHANGES} AND item_type = 'registration' LIMIT 1"
         return tx.execute(sql, [lane]).fetchone() is not None
 
     def reported(self, tx: Transaction, report_key: str) -> str | None:
@@ -194,7 +201,7 @@ class SyncQueue:
     def unsettled_edges(self, tx: Transaction, lanes: Collection[str]) -> dict[str, list[QueueItem]]:
         """Of each lane, in order. It may hold thousands of events, of which none moves its node."""
         edges: dict[str, list[QueueItem]] = {lane: [] for lane in lanes}
-        for row in tx.execute(_EDGES, [_ids(lanes)]):
+        for row in tx.execute(EDGES, [id_list(lanes)]):
             edges[row["lane"]].append(item_of(row))
         return edges
 
@@ -213,7 +220,7 @@ class SyncQueue:
     def batch(self, connection: sqlite3.Connection | Transaction, limit: int) -> list[PushItem]:
         """The next items to offer: of each lane a prefix, none of a lane that is stopped or waits."""
         now = self.clock.stamp()
-        rows = connection.execute(_BATCH, [now.boottime, limit]).fetchall()
+        rows = connection.execute(BATCH, [now.boottime, limit]).fetchall()
         return [push_item(item_of(row), Stamp.load(row["accepted"]), now) for row in rows]
 
     def settle(self, tx: Transaction, result: PushResult) -> bool:
@@ -236,7 +243,7 @@ class SyncQueue:
 
     def _take_out(self, tx: Transaction, outcome: Outcome, results: dict[str, PushResult]) -> int:
         """As a set: a drain settles hundreds at once, and a statement costs more than a row."""
-        rows = tx.execute(f"SELECT id, status, epoch, refused FROM sync_queue {_THESE}", [_ids(results)]).fetchall()
+        rows = tx.execute(f"SELECT id, status, epoch, refused FROM sync_queue {THESE}", [id_list(results)]).fetchall()
         self._move(tx, results, outcome)
         for epoch, count in Counter(row["epoch"] for row in rows if not row["refused"]).items():
             accounts.settled(tx, epoch, by=count)
@@ -298,7 +305,7 @@ class SyncQueue:
 
     def is_held(self, connection: sqlite3.Connection, lane: str) -> bool:
         """Whether something before it keeps the lane from moving."""
-        row = connection.execute(_HELD + " AND lane = ? LIMIT 1", [self.clock.stamp().boottime, lane]).fetchone()
+        row = connection.execute(HELD + " AND lane = ? LIMIT 1", [self.clock.stamp().boottime, lane]).fetchone()
         return row is not None
 
     def next_due(self, connection: sqlite3.Connection) -> float | None:
@@ -326,9 +333,9 @@ class SyncQueue:
         return item.id
 
     def _move(self, tx: Transaction, queue_ids: Iterable[str], outcome: str) -> None:
-        ids = _ids(queue_ids)
-        tx.execute(_MOVE, [outcome, _text(), ids])
-        tx.execute(f"DELETE FROM sync_queue {_THESE}", [ids])
+        ids = id_list(queue_ids)
+        tx.execute(MOVE, [outcome, _text(), ids])
+        tx.execute(f"DELETE FROM sync_queue {THESE}", [ids])
 
     def _held(self, tx: Transaction, queue_id: str) -> sqlite3.Row:
         row: sqlite3.Row | None = tx.execute("SELECT * FROM sync_queue WHERE id = ?", [queue_id]).fetchone()
@@ -409,31 +416,6 @@ class SyncQueue:
             return [item_of(row) for row in rows]
 
         return await self.database.store.read(work)
-
-
-_THESE = "WHERE id IN (SELECT value FROM json_each(?))"
-_MOVE = f"""
-INSERT OR IGNORE INTO sync_sent ({replay.COLUMNS}, outcome, settled_at)
-SELECT {replay.COLUMNS}, ?, ? FROM sync_queue {_THESE}
-"""
-# What moves or makes a node; as the index `sync_queue_changes` has it.
-_CHANGES = "item_type NOT IN ('event', 'discard')"
-_EDGES = f"""
-SELECT * FROM sync_queue
-WHERE lane IN (SELECT value FROM json_each(?)) AND {_CHANGES} AND item_type = 'state_update' AND refused = 0
-ORDER BY seq
-"""
-# A lane is stopped by an item that never got through, and waits behind one that is postponed.
-_HELD = """
-SELECT lane FROM sync_queue
-WHERE (status = 'failed' OR next_at > 0) AND refused = 0 AND (status = 'failed' OR next_at > ?)
-"""
-_BATCH = f"SELECT * FROM sync_queue WHERE status != 'failed' AND lane NOT IN ({_HELD}) ORDER BY seq LIMIT ?"
-
-
-def _ids(queue_ids: Iterable[str]) -> str:
-    """As one parameter, however many."""
-    return json.dumps(list(queue_ids))
 
 
 def _text() -> str:

@@ -3,12 +3,14 @@
 import hashlib
 import json
 import sqlite3
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
 import uuid_utils.compat as uuid
 from pydantic import BaseModel, ValidationError
 
+from pureboot.agent import replay
 from pureboot.agent.clock import Age, Stamp, age_of
 from pureboot.core.errors import Malformed
 from pureboot.core.lifecycle import Autonomy, Edge
@@ -50,6 +52,30 @@ INSERT INTO sync_queue (id, lane, item_type, payload, payload_hash, base_generat
                         epoch, autonomy, created_at, accepted, report_key, attempts, last_error, counted)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
+# The items of an `id_list`.
+THESE = "WHERE id IN (SELECT value FROM json_each(?))"
+MOVE = f"""
+INSERT OR IGNORE INTO sync_sent ({replay.COLUMNS}, outcome, settled_at)
+SELECT {replay.COLUMNS}, ?, ? FROM sync_queue {THESE}
+"""
+# What moves or makes a node; as the index `sync_queue_changes` has it.
+CHANGES = "item_type NOT IN ('event', 'discard')"
+EDGES = f"""
+SELECT * FROM sync_queue
+WHERE lane IN (SELECT value FROM json_each(?)) AND {CHANGES} AND item_type = 'state_update' AND refused = 0
+ORDER BY seq
+"""
+# A lane is stopped by an item that never got through, and waits behind one that is postponed.
+HELD = """
+SELECT lane FROM sync_queue
+WHERE (status = 'failed' OR next_at > 0) AND refused = 0 AND (status = 'failed' OR next_at > ?)
+"""
+BATCH = f"SELECT * FROM sync_queue WHERE status != 'failed' AND lane NOT IN ({HELD}) ORDER BY seq LIMIT ?"
+
+
+def id_list(ids: Iterable[str]) -> str:
+    """As one parameter, however many."""
+    return json.dumps(list(ids))
 
 
 def row_of(item: QueueItem, payload: str, accepted: Stamp, counted: int) -> list[object]:
