@@ -88,7 +88,8 @@ class QueueProcessor:
         connectivity.on_recovery(self._recovered)
 
     async def process_queue(self) -> ProcessResult:
-        """Pushes until the queue is empty, central is offline or stops answering, or all that is left must wait."""
+        """Pushes until the queue is empty, central is offline or stops answering, or all that is left must wait. With
+        nothing to push it still holds the session: else a copy could take it over unseen."""
         result = ProcessResult()
         async with self._one_at_a_time:
             try:
@@ -130,9 +131,11 @@ class QueueProcessor:
     async def _ready(self) -> bool:
         """Whether there is somebody to push to and something to push. The first time after an outage it waits: a
         thousand sites may have come back at once. Raises Fenced, and what else central answers."""
-        if not self.connectivity.is_online or not self.queue.pending_count:
+        if not self.connectivity.is_online:
             return False
         await self.session.ready()
+        if not self.queue.pending_count:
+            return False
         if self._spread_due:
             self._spread_due = False
             await self._sleep(self._chance() * self.session.spread)
@@ -167,8 +170,9 @@ class QueueProcessor:
             self._wake.clear()
             await self.process_queue()
             due = await self.queue.database.store.read(self.queue.next_due)
+            waits = [self.session.renew_in] if due is None else [self.session.renew_in, due]
             with contextlib.suppress(TimeoutError):
-                pause = max(due, 0.05) if due is not None and self.connectivity.is_online else None
+                pause = max(min(waits), 0.05) if self.connectivity.is_online else None
                 await asyncio.wait_for(self._wake.wait(), pause)
 
     def _rest(self, error: PureBootError) -> None:

@@ -39,7 +39,7 @@ def open_session(conn: Connection, agent: Agent, request: SessionRequest, now: d
     """A refusal is returned, not raised: what it leaves for the operator is to be stored."""
     row = lock_site(conn, agent)
     alive = row.lease_until is not None and row.lease_until > now
-    if request.epoch != row.session_epoch and alive and request.previous_epoch != row.session_epoch:
+    if request.epoch != row.session_epoch and alive and row.session_epoch not in request.previous_epochs:
         alarm(conn, agent, request.epoch, row, now)
         return _fenced("another copy of this agent writes for the site")
     fence = row.fence if request.epoch == row.session_epoch else row.fence + 1
