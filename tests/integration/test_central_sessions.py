@@ -1,12 +1,13 @@
 """One writer for each credential, seen in the site's health; and whether its sums agree."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
-from tests.support.central import RunningCentral, SetClock, SpeakingAgent
+from tests.support.central import RunningCentral, SetClock, SpeakingAgent, running_central
 
 MAC = "52:54:00:aa:bb:01"
 
@@ -95,6 +96,19 @@ async def test_pushing_prolongs_the_lease(agent: SpeakingAgent, clock: SetClock)
         clock.advance(60)
         assert (await agent.post(fence=number)).status_code == 200
     refused(await ask(agent, "e2"))
+
+
+async def test_how_long_a_lease_lasts_is_a_setting(tmp_path: Path, clock: SetClock) -> None:
+    async with running_central(tmp_path / "brief", clock, session_lease=5) as central:
+        agent = await central.speaking_agent((await central.new_site("attic"))["id"])
+        grant = (await ask(agent, "e1")).json()
+        assert grant["lease_seconds"] == 5
+        clock.advance(4)
+        assert (await agent.post(fence=grant["fence"])).status_code == 200
+        clock.advance(4)
+        refused(await ask(agent, "e2"))
+        clock.advance(2)
+        assert (await ask(agent, "e2")).status_code == 200
 
 
 async def test_an_agent_that_knows_no_sessions_may_push(agent: SpeakingAgent) -> None:
