@@ -109,7 +109,8 @@ class FakeCentral(httpx2.AsyncBaseTransport):
     once `release()` was called), `garbage` (a captive portal's page with 200), `broken` (500), `busy` (503 with
     Retry-After), `unauthorised` (401), `too_large` (413 for more than `largest` items). `put_off` and `refused` name
     lanes whose items central cannot settle now, or ever. `session` is how it answers who asks to write;
-    `fenced` names the epoch that may write while all others may not, and `spread` is what a session is told (ms).
+    `fenced` names the epoch that may write while all others may not, and `spread` (ms) and `lease_seconds` are what a
+    session is told.
     """
 
     def __init__(self, *, credential: str = "secret", strategy: Strategy = Strategy.CENTRAL_WINS) -> None:
@@ -124,6 +125,7 @@ class FakeCentral(httpx2.AsyncBaseTransport):
         self.fence = 0
         self._holder = ""
         self.spread = 0
+        self.lease_seconds = 90
         self.largest = 0
         self.generation = 1
         self.nodes: dict[str, NodeDocument] = {}
@@ -198,7 +200,7 @@ class FakeCentral(httpx2.AsyncBaseTransport):
             return httpx2.Response(200, json={"status": "ok", "generation": self.generation})
         if request.headers.get("Authorization") != f"Bearer {self.credential}":
             return _error(401, "unknown_token")
-        if "previous_epoch" in body:
+        if "previous_epochs" in body:
             return self._open_session(SessionRequest.model_validate(body))
         if body["fence"] not in (None, self.fence):
             return _error(409, "fenced")
@@ -219,12 +221,12 @@ class FakeCentral(httpx2.AsyncBaseTransport):
 
     def _open_session(self, request: SessionRequest) -> httpx2.Response:
         self.sessions.append(request)
-        if self.fenced and self.fenced not in (request.epoch, request.previous_epoch):
+        if self.fenced and self.fenced not in (request.epoch, *request.previous_epochs):
             return _error(409, "fenced")
         if request.epoch != self._holder:
             self._holder = request.epoch
             self.fence += 1
-        grant = SessionGrant(fence=self.fence, lease_seconds=90, spread_ms=self.spread)
+        grant = SessionGrant(fence=self.fence, lease_seconds=self.lease_seconds, spread_ms=self.spread)
         return httpx2.Response(200, json=grant.model_dump())
 
     def _settle(self, request: PushRequest) -> PushAnswer:

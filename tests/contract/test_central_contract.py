@@ -117,8 +117,8 @@ class Agent:
     async def healthy(self) -> bool:
         return await self._client.healthy()
 
-    async def session(self, epoch: str, previous: str | None = None) -> SessionGrant:
-        request = SessionRequest(agent_id=self._central.agent_id, epoch=epoch, previous_epoch=previous)
+    async def session(self, epoch: str, *previous: str) -> SessionGrant:
+        request = SessionRequest(agent_id=self._central.agent_id, epoch=epoch, previous_epochs=list(previous))
         return await self._client.open_session(request)
 
     async def push(self, *items: PushItem, generation: int = 1, **fields: Any) -> PushAnswer:
@@ -199,7 +199,7 @@ async def test_a_session_is_one_fence_until_the_next(agent: Agent, central: Cent
     first = await agent.session("e1")
     assert (await agent.session("e1")).fence == first.fence
     assert outcomes(await agent.push(agent.registration("n1"), fence=first.fence)) == [Outcome.APPLIED]
-    second = await agent.session("e2", previous="e1")
+    second = await agent.session("e2", "e1")
     assert second.fence > first.fence
     node_id = await central.add(OTHER_MAC, S.INSTALLED)
     with pytest.raises(Clash) as refused:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.agent import HASTY, RunningAgent, init, running_agent
 from tests.support.central import RunningCentral, SetClock, running_central
-from tests.support.postgres import Postgres, running_postgres
+from tests.support.postgres import Postgres, empty_database, running_postgres
 
 # Where it matters which database it is. The others ask about what lies before it, and run on SQLite.
 ON_BOTH = {
@@ -37,12 +37,7 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture
 def database(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The address of an empty database; empty: the SQLite file that central makes by itself."""
-    if request.param == "sqlite":
-        yield ""
-        return
-    server: Postgres = request.getfixturevalue("postgres")
-    with server.database() as address:
+    with empty_database(request.param, lambda: request.getfixturevalue("postgres")) as address:
         yield address
 
 

@@ -158,3 +158,17 @@ async def test_every_number_moves_and_nothing_else(central: RunningCentral, tmp_
         assert (feed.low > 10**12, feed.version > 10**12) == (True, True)
         for row in again.sql("SELECT pos, floor FROM site_pos"):
             assert row.pos >= row.floor == 10**12
+
+
+async def test_what_agents_bring_back_is_no_gap_in_their_accounts(restorable: Restorable) -> None:
+    """They count as queued again what the backup knows as settled."""
+    account = {"epoch": "e1", "discarded": 0}
+    async with running_central(restorable.folder) as central:
+        agent = await central.speaking_agent((await central.new_site("attic"))["id"])
+        await agent.post(epoch_accounts=[account | {"made": 9, "settled": 9, "queued": 0}])
+    restorable.back_up()
+    assert restorable.restore() == 2
+    async with running_central(restorable.folder) as central:
+        agent = outlive(agent, central, 2)
+        await agent.post(epoch_accounts=[account | {"made": 12, "settled": 0, "queued": 12}])
+        assert (await central.ask("GET", "/sites/attic/health"))["epoch_gaps"] == []

@@ -1,12 +1,13 @@
 """One writer for each credential, seen in the site's health; and whether its sums agree."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
-from tests.support.central import RunningCentral, SetClock, SpeakingAgent
+from tests.support.central import RunningCentral, SetClock, SpeakingAgent, running_central
 
 MAC = "52:54:00:aa:bb:01"
 
@@ -16,13 +17,13 @@ async def agent(central: RunningCentral) -> SpeakingAgent:
     return await central.speaking_agent((await central.new_site("attic"))["id"])
 
 
-async def ask(agent: SpeakingAgent, epoch: str, previous: str | None = None) -> httpx2.Response:
-    body = {"agent_id": agent.id, "epoch": epoch, "previous_epoch": previous}
+async def ask(agent: SpeakingAgent, epoch: str, *previous: str) -> httpx2.Response:
+    body = {"agent_id": agent.id, "epoch": epoch, "previous_epochs": previous}
     return await agent.client.post("/api/v1/sync/session", json=body)
 
 
-async def fence(agent: SpeakingAgent, epoch: str, previous: str | None = None) -> int:
-    answer = await ask(agent, epoch, previous)
+async def fence(agent: SpeakingAgent, epoch: str, *previous: str) -> int:
+    answer = await ask(agent, epoch, *previous)
     assert answer.status_code == 200, answer.text
     assert answer.json()["lease_seconds"] == 90
     return int(answer.json()["fence"])
@@ -42,7 +43,7 @@ async def test_a_second_living_copy_is_refused_and_an_operator_sees_it(
 ) -> None:
     await fence(agent, "e1")
     refused(await ask(agent, "e2"))
-    refused(await ask(agent, "e2", previous="e0"))
+    refused(await ask(agent, "e2", "e0"))
     [notice] = (await health(central))["notices"]
     assert (notice["kind"], notice["subject"], notice["times"]) == ("fenced", "e2", 2)
     assert notice["detail"]["holder_epoch"] == "e1"
@@ -67,12 +68,19 @@ async def test_a_lease_that_ran_out_goes_to_the_next_and_the_first_is_fenced_off
 
 async def test_a_restart_takes_over_its_own_lease(agent: SpeakingAgent) -> None:
     first = await fence(agent, "e1")
-    assert await fence(agent, "e2", previous="e1") == first + 1
+    assert await fence(agent, "e2", "e1") == first + 1
+
+
+async def test_a_restart_takes_over_whichever_of_its_lives_was_the_last_to_be_let_in(agent: SpeakingAgent) -> None:
+    """The answer to e2 was lost, and e3 was killed before it asked."""
+    await fence(agent, "e1")
+    second = await fence(agent, "e2", "e1")
+    assert await fence(agent, "e4", "e3", "e2", "e1") == second + 1
 
 
 async def test_a_stale_fence_applies_nothing(central: RunningCentral, agent: SpeakingAgent) -> None:
     old = await fence(agent, "e1")
-    new = await fence(agent, "e2", previous="e1")
+    new = await fence(agent, "e2", "e1")
     item = agent.registration("n1", MAC)
     accounts = [{"epoch": "e1", "made": 9, "settled": 1}]
     refused(await agent.post(item, fence=old, epoch_accounts=accounts))
@@ -88,6 +96,19 @@ async def test_pushing_prolongs_the_lease(agent: SpeakingAgent, clock: SetClock)
         clock.advance(60)
         assert (await agent.post(fence=number)).status_code == 200
     refused(await ask(agent, "e2"))
+
+
+async def test_how_long_a_lease_lasts_is_a_setting(tmp_path: Path, clock: SetClock) -> None:
+    async with running_central(tmp_path / "brief", clock, session_lease=5) as central:
+        agent = await central.speaking_agent((await central.new_site("attic"))["id"])
+        grant = (await ask(agent, "e1")).json()
+        assert grant["lease_seconds"] == 5
+        clock.advance(4)
+        assert (await agent.post(fence=grant["fence"])).status_code == 200
+        clock.advance(4)
+        refused(await ask(agent, "e2"))
+        clock.advance(2)
+        assert (await ask(agent, "e2")).status_code == 200
 
 
 async def test_an_agent_that_knows_no_sessions_may_push(agent: SpeakingAgent) -> None:

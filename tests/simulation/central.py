@@ -46,6 +46,7 @@ DIGEST = f"sha256:{hashlib.sha256(KERNEL).hexdigest()}"
 # Sites there may be in a history, each with another policy.
 POLICIES = [(autonomy, strategy) for autonomy in Autonomy for strategy in (Strategy.CENTRAL_WINS, Strategy.MANUAL)]
 TOMBSTONES_FOR = timedelta(minutes=5)
+LEASE = timedelta(seconds=90)
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Central:
         self.db, self.path = db, path
         self.fuse = Fuse()
         self.clock = SetClock()
-        self.ingest = Ingest(db, self.clock)
+        self.ingest = Ingest(db, self.clock, LEASE)
         self.poisoned: set[str] = set()
         self.newest_generation = 1
 
@@ -106,7 +107,7 @@ class Central:
                 ).model_dump_json()
             case "session":
                 request, now = SessionRequest.model_validate_json(call.body), self.clock.now()
-                grant = await self.db.write(lambda conn: sessions.open_session(conn, call.sender, request, now))
+                grant = await self.db.write(lambda conn: sessions.open_session(conn, call.sender, request, now, LEASE))
                 if isinstance(grant, PureBootError):
                     raise grant
                 return grant.model_dump_json()

@@ -4,7 +4,7 @@ import os
 import subprocess
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from itertools import count
 
@@ -43,6 +43,12 @@ class Postgres:
         except psycopg.Error:  # the test left it unusable
             self._drop(name)
 
+    def copy(self, source: str, target: str) -> None:
+        """The database at one address over that at the other; nobody may be connected to the first."""
+        source, target = str(make_url(source).database), str(make_url(target).database)
+        self._run(f"DROP DATABASE IF EXISTS {target} WITH (FORCE)")
+        self._run(f"CREATE DATABASE {target} TEMPLATE {source}")
+
     def close(self) -> None:
         for name in self._idle:
             self._drop(name)
@@ -62,6 +68,16 @@ class Postgres:
     def _run(self, statement: str, at: str | None = None) -> None:
         with psycopg.connect(self._at(at or self._url.database or ""), autocommit=True) as connection:
             connection.execute(statement.encode())
+
+
+@contextmanager
+def empty_database(kind: str, server: Callable[[], Postgres]) -> Iterator[str]:
+    """The address of one; empty: the SQLite file that central makes by itself."""
+    if kind == "sqlite":
+        yield ""
+        return
+    with server().database() as address:
+        yield address
 
 
 @contextmanager

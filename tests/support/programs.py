@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,12 +11,10 @@ from typing import Any, Self
 
 import httpx2
 
-STARTS_WITHIN = 60.0
+from pureboot.simulator.program import free_port
 
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
+# Seconds. One is enough on a machine that has nothing else to do.
+STARTS_WITHIN = 120.0
 
 
 class Program:
@@ -42,7 +39,7 @@ class Program:
                 stderr=log,
                 env=self._environment,
             )
-        async with httpx2.AsyncClient(base_url=self.url, trust_env=False) as client:
+        async with httpx2.AsyncClient(base_url=self.url, trust_env=False, verify=False) as client:
             async with asyncio.timeout(STARTS_WITHIN):
                 while not await self._answers(client):
                     await asyncio.sleep(0.02)
@@ -83,23 +80,35 @@ class Program:
 
 
 class Central(Program):
-    def __init__(self, folder: Path, database_url: str = "") -> None:
+    """`database_url`: empty for the SQLite file in its folder. `settings`: those of central, by name."""
+
+    def __init__(self, folder: Path, database_url: str = "", **settings: object) -> None:
         self.folder = folder / "central"
-        arguments = ["central", "run", "--data-dir", str(self.folder)]
-        if database_url:
-            arguments += ["--database-url", database_url]
-        super().__init__(arguments, free_port(), folder / "central.log", {})
+        self._where = ["--data-dir", str(self.folder)]
+        self._where += ["--database-url", database_url] if database_url else []
+        environment = {f"PUREBOOT_CENTRAL__{name.upper()}": str(value) for name, value in settings.items()}
+        super().__init__(["central", "run", *self._where], free_port(), folder / "central.log", environment)
+
+    async def post_restore(self) -> None:
+        """What an operator types once the database has come from a backup."""
+        await _run("central", "post-restore", *self._where)
+
+    @property
+    def token(self) -> str:
+        """The administrator's."""
+        return (self.folder / "admin-token").read_text().strip()
 
     def admin(self) -> httpx2.AsyncClient:
-        token = (self.folder / "admin-token").read_text().strip()
-        headers = {"Authorization": f"Bearer {token}"}
+        headers = {"Authorization": f"Bearer {self.token}"}
         return httpx2.AsyncClient(base_url=self.url, headers=headers, timeout=30, trust_env=False)
 
 
 class Agent(Program):
-    """Looks at central once a second, so that an outage shows soon."""
+    """Looks at central once a second, so that an outage shows soon. `port`: 0 takes a free one."""
 
-    def __init__(self, folder: Path, host: str = "127.0.0.1", settings: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, host: str = "127.0.0.1", settings: dict[str, str] | None = None, *, port: int = 0
+    ) -> None:
         self.folder = folder / "agent"
         arguments = ["agent", "run", "--data-dir", str(self.folder), "--host", host]
         environment = {
@@ -107,23 +116,27 @@ class Agent(Program):
             "PUREBOOT_AGENT__CONNECTIVITY_TIMEOUT": "2",
             "PUREBOOT_AGENT__QUEUE_RETRY_DELAY": "0.2",
         }
-        super().__init__(arguments, free_port(), folder / "agent.log", environment | (settings or {}))
+        super().__init__(arguments, port or free_port(), folder / "agent.log", environment | (settings or {}))
 
     async def init(self, central: Central, site: str) -> None:
         async with central.admin() as admin:
             token = (await admin.post(f"/api/v1/sites/{site}/agent-token")).json()["token"]
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "pureboot", "agent", "init"),
-            *("--central-url", central.url, "--site", site, "--token", token, "--data-dir", str(self.folder)),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        output, _ = await process.communicate()
-        assert process.returncode == 0, output.decode()
+        arguments = ["--central-url", central.url, "--site", site, "--token", token]
+        await _run("agent", "init", *arguments, "--data-dir", str(self.folder))
 
     def machine(self) -> httpx2.AsyncClient:
         return httpx2.AsyncClient(base_url=self.url, timeout=30, trust_env=False)
+
+
+async def _run(*arguments: str) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "pureboot", *arguments),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await process.communicate()
+    assert process.returncode == 0, output.decode()
 
 
 class Pair:

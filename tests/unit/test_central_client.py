@@ -1,11 +1,18 @@
 """What central's answers may be, however much or whatever somebody on the way says."""
 
+import asyncio
+import contextlib
+import socket
+import struct
+import threading
+import time
 from collections.abc import AsyncIterator
 
 import httpx2
 import pytest
+import uvloop
 
-from pureboot.agent.central_client import LARGEST_ANSWER, CentralClient
+from pureboot.agent.central_client import LARGEST_ANSWER, CentralClient, http_client
 from pureboot.core.errors import CentralUnavailable, Malformed
 from pureboot.wire.reading import read_json
 
@@ -34,6 +41,35 @@ async def test_what_is_not_centrals_answer_is_one_of_our_errors(body: bytes) -> 
 async def test_a_gateways_refusal_is_not_centrals_word() -> None:
     with pytest.raises(CentralUnavailable):
         await client(httpx2.Response(400, json={"error": "bad gateway"})).healthy()
+
+
+def test_a_connection_that_is_reset_as_soon_as_it_stands_is_one_of_our_errors() -> None:
+    """On the event loop an agent runs on, while that has something else to do."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=reset_everyone, args=[listening], daemon=True).start()
+        uvloop.run(ask_and_be_busy(listening.getsockname()[1]))
+
+
+def reset_everyone(listening: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while True:
+            connection, _ = listening.accept()
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.close()
+
+
+async def ask_and_be_busy(port: int) -> None:
+    async def busy() -> None:
+        while True:
+            time.sleep(0.002)  # noqa: ASYNC251
+            await asyncio.sleep(0)
+
+    work = asyncio.create_task(busy())
+    async with http_client(f"http://127.0.0.1:{port}", timeout=5) as http:
+        for _ in range(20):
+            with pytest.raises(CentralUnavailable):
+                await CentralClient(http).healthy()
+    work.cancel()
 
 
 @pytest.mark.parametrize("asked", ["\u00b2".encode(), b"9" * 400, b"soon"])

@@ -364,14 +364,47 @@ async def test_each_push_shows_the_fence_of_its_session(parts: Parts, central: F
         await link.processor.process_queue()
     assert (link.processor.session.fence, central.effects) == (7, ids)
     (asked,) = central.sessions
-    assert (asked.epoch, asked.previous_epoch) == (parts.queue.epoch, None)
+    assert (asked.epoch, asked.previous_epochs) == (parts.queue.epoch, [])
 
 
-async def test_nothing_is_asked_for_where_nothing_waits(parts: Parts, central: FakeCentral) -> None:
+async def test_an_agent_with_nothing_to_say_holds_its_session(parts: Parts, central: FakeCentral) -> None:
+    async with linked(parts, central) as link:
+        await link.processor.process_queue()
+        assert central.sessions == []
+        await link.connectivity.check_connectivity()
+        for seconds, sessions in ((0, 1), (40, 1), (50, 2)):
+            parts.clock.advance(seconds)
+            await link.processor.process_queue()
+            assert len(central.sessions) == sessions
+    assert central.batches == []
+
+
+async def test_an_agent_with_nothing_to_say_is_told_of_its_copy_and_may_write_after_it(
+    parts: Parts, central: FakeCentral
+) -> None:
+    await both_know(parts, central)
     async with linked(parts, central) as link:
         await link.connectivity.check_connectivity()
         await link.processor.process_queue()
-    assert central.sessions == []
+        central.fenced = "the other copy"
+        parts.clock.advance(50)
+        await link.processor.process_queue()
+        assert "Another copy of this agent is writing" in link.processor.session.problem
+        central.fenced = ""
+        parts.clock.advance(91)
+        ids = await says(parts, 1)
+        await link.processor.process_queue()
+        assert link.processor.session.problem == ""
+    assert central.effects == ids
+
+
+async def test_its_loop_asks_before_the_lease_runs_out(parts: Parts, central: FakeCentral) -> None:
+    central.lease_seconds = 0  # it is always time
+    async with linked(parts, central) as link:
+        await link.processor.start()
+        await link.connectivity.check_connectivity()
+        await central.heard(lambda c: len(c.sessions) > 2)
+    assert central.batches == []
 
 
 async def test_a_restart_names_the_life_that_held_the_lease(parts: Parts, central: FakeCentral, tmp_path: Path) -> None:
@@ -390,6 +423,25 @@ async def test_a_restart_names_the_life_that_held_the_lease(parts: Parts, centra
             await link.processor.process_queue()
         assert again.queue.epoch != central.fenced
     assert central.effects[-1:] == ids
+
+
+async def test_a_life_that_never_heard_that_it_was_let_in_is_named_by_the_next(
+    parts: Parts, central: FakeCentral, tmp_path: Path
+) -> None:
+    """Else an agent that is killed at the wrong moment would be locked out by itself, for as long as its lease runs."""
+    await both_know(parts, central)
+    central.session = "hangs"
+    async with linked(parts, central, patience=0.05) as link:
+        await link.connectivity.check_connectivity()
+        await link.processor.process_queue()
+    central.fenced, central.session = parts.queue.epoch, "well"
+    parts.database.close()
+    with opened(tmp_path / "agent.db", parts.clock) as again:
+        ids = await says(again, 1)
+        async with linked(again, central) as link:
+            await link.connectivity.check_connectivity()
+            await link.processor.process_queue()
+    assert central.effects == ids
 
 
 async def test_a_lease_is_asked_for_again_before_it_runs_out(parts: Parts, central: FakeCentral) -> None:

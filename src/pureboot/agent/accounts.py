@@ -7,6 +7,16 @@ from pureboot.wire.messages import EpochAccount
 
 # As many as one push carries.
 MOST = 100
+# Of those a session names: more starts in a row than any crash loop makes within one lease.
+LIVES = 50
+
+
+def begin(tx: Transaction, epoch: str) -> list[str]:
+    """Keeps that this life may come to hold the session, before it asks. Returns the lives of this file before it, the
+    newest first: any of them may hold it still, for an answer that never came may have granted it."""
+    tx.execute("INSERT OR IGNORE INTO epoch_account (epoch) VALUES (?)", [epoch])
+    rows = tx.execute("SELECT epoch FROM epoch_account WHERE epoch != ? ORDER BY rowid DESC LIMIT ?", [epoch, LIVES])
+    return [row["epoch"] for row in rows]
 
 
 def made(tx: Transaction, epoch: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,7 +19,12 @@ log = logging.getLogger(__name__)
 def create_app(routes: Sequence[BaseRoute], *, max_body_bytes: int) -> ASGIApp:
     app = Starlette(
         routes=routes,
-        exception_handlers={PureBootError: _ours, HTTPException: _theirs, Exception: _unforeseen},
+        exception_handlers={
+            PureBootError: _ours,
+            HTTPException: _theirs,
+            ClientDisconnect: _gone,
+            Exception: _unforeseen,
+        },
     )
     # A slash too many is a 404: some firmware gives up on a redirect (smee, pull request 229).
     app.router.redirect_slashes = False
@@ -59,6 +64,11 @@ async def _theirs(_: Request, error: Exception) -> Response:
     kind = NotFound if error.status_code == 404 else Malformed
     body = body_of(kind(f"{error.detail}.", code="not_found" if kind is NotFound else "method_not_allowed"))
     return JSONResponse(body, status_code=error.status_code, headers=error.headers)
+
+
+async def _gone(_: Request, __: Exception) -> Response:
+    """A machine lost its power while it spoke. Nobody hears the answer, and it is no failure of ours."""
+    return Response(status_code=400)
 
 
 async def _unforeseen(_: Request, error: Exception) -> Response:

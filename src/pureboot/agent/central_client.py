@@ -38,6 +38,17 @@ LARGEST_ANSWER = 64 * 1024 * 1024
 Answer = TypeVar("Answer", bound=BaseModel)
 
 
+class Network(httpx2.AsyncHTTPTransport):
+    """On uvloop httpx2 stumbles over a connection that is reset as soon as it stands: it asks for the peer of a socket
+    that is gone. A gateway whose central is dead does just that."""
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        try:
+            return await super().handle_async_request(request)
+        except AttributeError as error:
+            raise httpx2.ConnectError(str(error), request=request) from error
+
+
 def http_client(
     central_url: str,
     *,
@@ -53,8 +64,7 @@ def http_client(
     return httpx2.AsyncClient(
         base_url=central_url,
         timeout=timeout,
-        verify=verify,
-        transport=transport,
+        transport=transport or Network(verify=verify, trust_env=False),
         trust_env=False,
         follow_redirects=False,
     )

@@ -87,7 +87,8 @@ class QueueProcessor:
         connectivity.on_recovery(self._recovered)
 
     async def process_queue(self) -> ProcessResult:
-        """Pushes until the queue is empty, central is offline or stops answering, or all that is left must wait."""
+        """Pushes until the queue is empty, central is offline or stops answering, or all that is left must wait. With
+        nothing to push it still holds the session: else a copy could take it over unseen."""
         result = ProcessResult()
         async with self._one_at_a_time:
             try:
@@ -129,9 +130,11 @@ class QueueProcessor:
     async def _ready(self) -> bool:
         """Whether there is somebody to push to and something to push. The first time after an outage it waits: a
         thousand sites may have come back at once. Raises Fenced, and what else central answers."""
-        if not self.connectivity.is_online or not self.queue.pending_count:
+        if not self.connectivity.is_online:
             return False
         await self.session.ready()
+        if not self.queue.pending_count:
+            return False
         if self._spread_due:
             self._spread_due = False
             await self._sleep(self._chance() * self.session.spread)
@@ -170,11 +173,12 @@ class QueueProcessor:
                 await asyncio.wait_for(self._wake.wait(), pause)
 
     async def _until_due(self) -> float | None:
-        """Seconds after which something may go that was put off. While offline nothing is."""
+        """Seconds until something that was put off may go, or the session is to be renewed. None while offline."""
         if not self.connectivity.is_online:
             return None
         due = await self.queue.database.store.read(self.queue.next_due)
-        return None if due is None else max(due, 0.05)
+        renew_in = self.session.renew_in
+        return max(renew_in if due is None else min(due, renew_in), 0.05)
 
     def _rest(self, error: PureBootError) -> None:
         """Agent-level backoff: however much waits and arrives, one agent asks once in a while."""

@@ -6,7 +6,7 @@ are two.
 
 import logging
 
-from pureboot.agent.database import get_meta, set_meta
+from pureboot.agent import accounts
 from pureboot.agent.proxy import CentralProxy
 from pureboot.agent.queue import SyncQueue
 from pureboot.core.errors import Clash, Fenced, NotFound
@@ -32,7 +32,8 @@ class Session:
         self.problem = ""
 
     async def ready(self) -> None:
-        """A lease that holds for the next push. Raises Fenced, and what else central answers."""
+        """A lease that holds for the next push, be it long until there is one. Raises Fenced, and what else central
+        answers."""
         now = self._now()
         if now < self._refused_until:
             raise Fenced(REFUSED)
@@ -60,13 +61,18 @@ class Session:
         self._refused_until = self._now() + self._lease
 
     @property
+    def renew_in(self) -> float:
+        """Seconds until central is to be asked anew, with or without something to push."""
+        return max(0.0, self._renew_at - self._now())
+
+    @property
     def retry_in(self) -> float:
         return max(0.0, self._refused_until - self._now())
 
     async def _ask(self) -> None:
         epoch = self._queue.epoch
-        previous = get_meta(self._queue.database.store, "session_epoch")
-        request = SessionRequest(agent_id=self._proxy.agent_id, epoch=epoch, previous_epoch=previous)
+        before = await self._queue.database.store.write(lambda tx: accounts.begin(tx, epoch))
+        request = SessionRequest(agent_id=self._proxy.agent_id, epoch=epoch, previous_epochs=before)
         try:
             grant = await self._proxy.open_session(request)
         except NotFound:  # a central of before there were sessions
@@ -79,8 +85,6 @@ class Session:
             raise
         self.fence, self._lease, self.spread = grant.fence, float(grant.lease_seconds), grant.spread_ms / 1000
         self.prolonged()
-        if previous != epoch:
-            await self._queue.database.store.write(lambda tx: set_meta(tx, "session_epoch", epoch))
 
     def _now(self) -> float:
         return self._queue.clock.stamp().boottime

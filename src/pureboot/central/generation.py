@@ -56,6 +56,8 @@ def begin_anew(conn: Connection, known: int) -> int:
     # A cursor of another generation lies below it, and begins again.
     conn.execute(update(t.site_pos).values(floor=_before(new)))
     conn.execute(delete(t.feed_mark))
+    # Agents tell them anew: what they bring back counts as queued again.
+    conn.execute(delete(t.epoch_account))
     conn.execute(update(t.agent).values(session_epoch=None, lease_until=None))
     conn.execute(update(t.meta).values(generation=new))
     return new

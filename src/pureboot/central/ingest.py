@@ -4,6 +4,7 @@ import logging
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import groupby
 
 from sqlalchemy import Connection
@@ -20,8 +21,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Ingest:
+    """`lease`: how long each push prolongs its session."""
+
     db: Database
     clock: Clock
+    lease: timedelta
 
     async def push(self, agent: Agent, request: PushRequest) -> PushAnswer:
         """Results in the order of the items. Trouble that is nobody's item (a full disk) is raised: it counts against
@@ -65,7 +69,7 @@ class Ingest:
         now = self.clock.now()
 
         def work(conn: Connection) -> PushAnswer:
-            return push.settle(conn, agent, request, now)
+            return push.settle(conn, agent, request, now, self.lease)
 
         return await self.db.write(work)
 

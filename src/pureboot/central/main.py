@@ -61,7 +61,7 @@ def build(settings: CentralSettings, clock: Clock | None = None) -> Iterator[Cen
             db=db,
             clock=clock,
             shelf=shelf,
-            ingest=Ingest(db, clock),
+            ingest=Ingest(db, clock, timedelta(seconds=settings.session_lease)),
             gate=Gate(settings.max_pushes),
             metrics=Metrics(),
             max_body_bytes=settings.max_body_bytes,

@@ -1,7 +1,7 @@
 """How offline work takes effect: each item once, in the order of its lane, or shown as a conflict (PROTOCOL 2 to 5)."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
@@ -17,13 +17,13 @@ from pureboot.core.reconcile import ABSENT
 from pureboot.wire.messages import Outcome, PushAnswer, PushedNode, PushRequest, PushResult
 
 
-def settle(conn: Connection, agent: Agent, request: PushRequest, now: datetime) -> PushAnswer:
-    """All of it in this transaction, receipts included.
+def settle(conn: Connection, agent: Agent, request: PushRequest, now: datetime, lease: timedelta) -> PushAnswer:
+    """All of it in this transaction, receipts included, and the session prolonged by `lease`.
 
     Raises Clash for another generation than central's, Fenced for a session that is over.
     """
     ours = check_generation(conn, request.generation)
-    sessions.check_fence(conn, sessions.lock_site(conn, agent), request.fence, now)
+    sessions.check_fence(conn, sessions.lock_site(conn, agent), request.fence, now, lease)
     epochs.keep(conn, agent, request.epoch, request.epoch_accounts, now)
     offers = [batches.read(item, now) for item in request.items]
     batch = batches.load(conn, Sender(agent, sites.find(conn, agent.site_id)), offers, ours, now)

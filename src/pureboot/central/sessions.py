@@ -16,8 +16,6 @@ from pureboot.central.sql import count, locked, one, rows_of
 from pureboot.core.errors import Fenced, Unauthenticated
 from pureboot.wire.messages import SessionGrant, SessionRequest
 
-# Three times what an agent may be silent between two heartbeats at most, and short enough to wait for.
-LEASE = timedelta(seconds=90)
 # One push of a few hundred items takes about this long; so many agents, so many times, and no two at once.
 SPREAD_PER_AGENT_MS, LONGEST_SPREAD_MS = 20, 60_000
 
@@ -37,30 +35,32 @@ def lock_site(conn: Connection, agent: Agent) -> Row[Any]:
     return mine
 
 
-def open_session(conn: Connection, agent: Agent, request: SessionRequest, now: datetime) -> SessionGrant | Fenced:
+def open_session(
+    conn: Connection, agent: Agent, request: SessionRequest, now: datetime, lease: timedelta
+) -> SessionGrant | Fenced:
     """A refusal is returned, not raised: what it leaves for the operator is to be stored."""
     row = lock_site(conn, agent)
     alive = row.lease_until is not None and row.lease_until > now
-    if request.epoch != row.session_epoch and alive and request.previous_epoch != row.session_epoch:
+    if request.epoch != row.session_epoch and alive and row.session_epoch not in request.previous_epochs:
         alarm(conn, agent, request.epoch, row, now)
         return _fenced("another copy of this agent writes for the site")
     fence = row.fence if request.epoch == row.session_epoch else row.fence + 1
-    values = {"session_epoch": request.epoch, "fence": fence, "lease_until": now + LEASE}
+    values = {"session_epoch": request.epoch, "fence": fence, "lease_until": now + lease}
     conn.execute(update(t.agent).where(t.agent.c.id == agent.id).values(values))
     agents = count(conn, t.agent, t.agent.c.replaced_at.is_(None))
     spread = min(agents * SPREAD_PER_AGENT_MS, LONGEST_SPREAD_MS)
-    return SessionGrant(fence=fence, lease_seconds=int(LEASE.total_seconds()), spread_ms=spread)
+    return SessionGrant(fence=fence, lease_seconds=int(lease.total_seconds()), spread_ms=spread)
 
 
-def check_fence(conn: Connection, row: Row[Any], fence: int | None, now: datetime) -> None:
+def check_fence(conn: Connection, row: Row[Any], fence: int | None, now: datetime, lease: timedelta) -> None:
     """The right one prolongs the lease. Raises Fenced for a stale one."""
     if fence is None:
         return
     if fence != row.fence:
         raise _fenced(f"the fence is {row.fence}, not {fence}")
     # Not at every push: an update of the row costs as much as an item.
-    if row.lease_until is None or row.lease_until < now + LEASE / 2:
-        conn.execute(update(t.agent).where(t.agent.c.id == row.id).values(lease_until=now + LEASE))
+    if row.lease_until is None or row.lease_until < now + lease / 2:
+        conn.execute(update(t.agent).where(t.agent.c.id == row.id).values(lease_until=now + lease))
 
 
 def alarm_of_push(conn: Connection, agent: Agent, epoch: str, now: datetime) -> None:

@@ -45,6 +45,11 @@ class CentralSettings(Settings):
         ge=1,
         description="Pushes worked on at once; beyond, 503 with a Retry-After. Keeps live writes quick.",
     )
+    session_lease: int = Field(
+        default=90,
+        ge=1,
+        description="Seconds an agent may be silent and keep its right to write; three looks at central, by default.",
+    )
     tombstone_days: float = Field(
         default=30,
         gt=0,

@@ -304,11 +304,11 @@ class PushAnswer(Lenient):
 
 
 class SessionRequest(Strict):
-    """`previous_epoch`: the life of this file before `epoch`; a restart takes its own lease over."""
+    """`previous_epochs`: the lives of this file before `epoch`; a restart takes its own lease over."""
 
     agent_id: str
     epoch: str = Field(min_length=1, max_length=64)
-    previous_epoch: str | None = Field(default=None, max_length=64)
+    previous_epochs: list[Annotated[str, Field(max_length=64)]] = Field(default=[], max_length=100)
 
 
 class SessionGrant(Lenient):

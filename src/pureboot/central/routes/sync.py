@@ -18,7 +18,7 @@ async def session(central: Central, agent: AsAgent, request: SessionRequest) -> 
     """The right to write, for one life of one agent at a time; asked for again, it is prolonged."""
     _check_own(agent, request.agent_id)
     now = central.clock.now()
-    answer = await central.db.write(lambda conn: sessions.open_session(conn, agent, request, now))
+    answer = await central.db.write(lambda conn: sessions.open_session(conn, agent, request, now, central.ingest.lease))
     if isinstance(answer, Fenced):
         raise answer
     return answer
