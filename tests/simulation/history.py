@@ -511,11 +511,13 @@ class History:
         await self._send_failed_again()
         await self._rest()
         self._check(disputed_too=False)
-        for conflict in self.checker.rows("SELECT * FROM sync_conflict WHERE status = 'pending' ORDER BY rowid"):
+        pending = self.checker.rows("SELECT * FROM sync_conflict WHERE status = 'pending' ORDER BY rowid")
+        for conflict in pending:
             with self._allowed():
                 self.central.resolve(conflict["site_id"], conflict["id"], Resolution.KEEP_CENTRAL)
-        await self._rest()
-        self._check(disputed_too=True)
+        if pending:
+            await self._rest()
+            self._check(disputed_too=True)
 
     async def _rest(self) -> None:
         for _ in range(ROUNDS):

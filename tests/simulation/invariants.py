@@ -125,8 +125,15 @@ class Checker:
         ):
             raise Violation("I8", f"a site made {edge}, at level {receipt['autonomy']}")
         expected = self._expected(receipt)
-        if expected is not None and expected % SPAN != seen.steps[step["node_id"]]:
+        if expected is not None and self._overwritten(step, expected % SPAN):
             raise Violation("I6", f"{item} was made on {expected}, and took effect over what came after that")
+
+    def _overwritten(self, step: Row, expected: int) -> bool:
+        """Whether somebody moved the node between that revision and this step. What a person's keep_local replayed of
+        the same site's chain is what the step was made on."""
+        made = "SELECT actor, item_id FROM node_history WHERE node_id = ? AND seq < ? ORDER BY seq LIMIT -1 OFFSET ?"
+        between = self.rows(made, step["node_id"], step["seq"], expected - 1)
+        return any(row["actor"] != PERSON or row["item_id"] is None for row in between)
 
     def _expected(self, receipt: Row) -> int | None:
         """The revision it was made on, by what is stored; None where it is of another generation, or of no revision."""

@@ -427,6 +427,17 @@ async def test_a_registration_that_made_a_node_of_its_own_is_not_the_deleted_one
     assert [parts.cache.canonical(name) for name in (made.node.node_id, "theirs")] == [made.node.node_id, "theirs"]
 
 
+async def test_a_conflict_about_another_node_is_not_that_of_the_one_that_spoke(parts: Parts) -> None:
+    """Central has deleted the node, and another site's has its MAC: the registration claims that one."""
+    await parts.knows()
+    accepted = await parts.journal.register(HERE, facts={"model": "R650"})
+    claim = said(Outcome.CONFLICT, accepted.queue_id or "", canonical_id="theirs", conflict_id="c1")
+    about = conflict_document("c1", "theirs", conflict_type="site_claim")
+    await settle(parts, answer(claim, gone=["n1", "theirs"], conflicts=[about]))
+    assert parts.cache.by_id("n1") is None
+    assert parts.conflicts.pending_count == 1
+
+
 async def test_of_a_node_that_central_forgot_with_its_backup_another_pass_decides(parts: Parts) -> None:
     await parts.knows()
     event = await parts.journal.record("n1", NodeEvent("", "note"))

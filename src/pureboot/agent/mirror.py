@@ -59,7 +59,7 @@ class Mirror:
                 if not result.settled:
                     on_retry(tx, result)
             self._queue.settle_all(tx, [result for result in results if result.settled])
-            touched = dict.fromkeys(self._settled(tx, lanes[result.id], result) for result in results)
+            touched = {id: None for result in results for id in self._settled(tx, lanes[result.id], result)}
             for conflict in answer.conflicts:
                 self._store_conflict(tx, conflict)
             for node in answer.nodes:
@@ -146,18 +146,17 @@ class Mirror:
                 self._cache.save(tx, replace(node, conflict_id=None))
                 self._refold(tx, [node.node_id])
 
-    def _settled(self, tx: Transaction, lane: str, result: PushResult) -> str:
-        """The node the result is about, by its name from now on."""
+    def _settled(self, tx: Transaction, lane: str, result: PushResult) -> tuple[str, ...]:
+        """The nodes it concerns: the one that spoke, and the one central takes it for, if that is another."""
+        node_id = result.canonical_id or lane
         if not result.settled:
-            return lane
-        node_id = lane
-        if result.canonical_id and result.canonical_id != lane and not self._is_centrals(tx, lane):
-            node_id = result.canonical_id
+            return (lane,)
+        if node_id != lane and not self._is_centrals(tx, lane):
             self._rename(tx, lane, node_id)
         pending = result.effect is Outcome.CONFLICT and result.resolution is None
         if pending and (node := self._cache.find(tx, node_id)) is not None:
             self._cache.save(tx, replace(node, conflict_id=result.conflict_id))
-        return node_id
+        return (lane, node_id)
 
     def _is_centrals(self, tx: Transaction, node_id: str) -> bool:
         """Whether central has told of a node of this very name. A registration that was made under another one before
