@@ -7,7 +7,6 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 import uvloop
@@ -23,14 +22,13 @@ from pureboot.tftp.packets import (
     ReadRequest,
     WriteRequest,
     dump,
-    parse,
 )
 from pureboot.tftp.served import Asked, OpenFile, Served, Text
 from pureboot.tftp.server import Limits, TftpServer
 from tests.support.tftp import Reader
+from tests.support.tftp_client import Client, client_of, fetch
 
 LOADER = random.Random(1).randbytes(300_001)
-Address = tuple[Any, ...]
 
 
 class Folder:
@@ -56,57 +54,6 @@ class Folder:
             case "broken":
                 raise RuntimeError("a mistake of ours")
         return None
-
-
-class Client(asyncio.DatagramProtocol):
-    """One UDP socket of a machine."""
-
-    def __init__(self, server: Address) -> None:
-        self.server = server
-        self._heard: asyncio.Queue[tuple[bytes, Address]] = asyncio.Queue()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.DatagramTransport, transport)  # asyncio's own is no instance of it
-
-    def datagram_received(self, data: bytes, addr: Address) -> None:
-        self._heard.put_nowait((data, addr))
-
-    def say(self, packet: Packet | bytes, to: Address | None = None) -> None:
-        self._transport.sendto(packet if isinstance(packet, bytes) else dump(packet), to or self.server)
-
-    async def hear(self, within: float = 10.0) -> tuple[Packet, Address]:
-        async with asyncio.timeout(within):
-            datagram, sender = await self._heard.get()
-        return parse(datagram), sender
-
-    async def silence(self, seconds: float = 0.15) -> None:
-        with pytest.raises(TimeoutError):
-            await self.hear(seconds)
-
-    def close(self) -> None:
-        self._transport.close()
-
-
-@asynccontextmanager
-async def client_of(server: TftpServer, host: str = "127.0.0.1") -> AsyncIterator[Client]:
-    loop = asyncio.get_running_loop()
-    _, client = await loop.create_datagram_endpoint(lambda: Client((host, server.port)), local_addr=(host, 0))
-    try:
-        yield client
-    finally:
-        client.close()
-        await asyncio.sleep(0)  # it closes in the loop's next turn
-
-
-async def fetch(server: TftpServer, name: str, *, host: str = "127.0.0.1", **options: int) -> Reader:
-    async with client_of(server, host) as client:
-        client.say(ReadRequest(name, options=tuple((key, str(value)) for key, value in options.items())))
-        reader = Reader()
-        while not reader.whole and reader.error is None:
-            packet, sender = await client.hear()
-            for answer in reader.take(dump(packet)):
-                client.say(answer, sender)
-    return reader
 
 
 @asynccontextmanager
@@ -135,7 +82,7 @@ async def storm(root: Path) -> None:
             {"blksize": 65464, "windowsize": 4},
         ]
         readers = await asyncio.gather(
-            *(fetch(server, "loader", host="127.0.0.1", **kinds[index % 4]) for index in range(24))
+            *(fetch(server.port, "loader", host="127.0.0.1", **kinds[index % 4]) for index in range(24))
         )
         assert all(reader.content == LOADER for reader in readers)
         await until(lambda: server.active == 0)
@@ -152,18 +99,18 @@ def test_many_at_once_get_the_whole_file(tmp_path: Path, new_loop: Callable[[], 
 
 async def test_the_size_is_told_and_blocks_are_as_large_as_was_agreed(tmp_path: Path) -> None:
     async with serving(tmp_path) as (server, _):
-        reader = await fetch(server, "loader", tsize=0, blksize=1432, windowsize=4)
+        reader = await fetch(server.port, "loader", tsize=0, blksize=1432, windowsize=4)
         assert reader.options == {"tsize": str(len(LOADER)), "blksize": "1432", "windowsize": "4"}
 
 
 async def test_ipv6_is_served_too_and_whoever_asks_is_known_by_address(tmp_path: Path) -> None:
     async with serving(tmp_path, host="::1") as (server, _):
-        assert (await fetch(server, "loader", host="::1", blksize=1432, windowsize=8)).content == LOADER
-        assert (await fetch(server, "who", host="::1")).content == b"::1 ::1"
+        assert (await fetch(server.port, "loader", host="::1", blksize=1432, windowsize=8)).content == LOADER
+        assert (await fetch(server.port, "who", host="::1")).content == b"::1 ::1"
 
 
 async def test_the_address_that_was_asked_is_the_one_that_answers(tmp_path: Path) -> None:
-    async with serving(tmp_path, host="0.0.0.0") as (server, _), client_of(server, "127.0.0.7") as client:
+    async with serving(tmp_path, host="0.0.0.0") as (server, _), client_of(server.port, "127.0.0.7") as client:
         client.server = ("127.0.0.9", server.port)
         client.say(ReadRequest("who"))
         packet, sender = await client.hear()
@@ -189,7 +136,7 @@ async def test_the_address_that_was_asked_is_the_one_that_answers(tmp_path: Path
     ],
 )
 async def test_what_is_not_served_is_refused_at_once(tmp_path: Path, said: Packet | bytes, code: ErrorCode) -> None:
-    async with serving(tmp_path) as (server, _), client_of(server) as client:
+    async with serving(tmp_path) as (server, _), client_of(server.port) as client:
         client.say(said)
         packet, _ = await client.hear(within=2)
         assert isinstance(packet, Error)
@@ -200,14 +147,14 @@ async def test_what_is_not_served_is_refused_at_once(tmp_path: Path, said: Packe
 
 @pytest.mark.parametrize("said", [b"", b"\0", b"\0\3\0\1x", b"\0\4\0\0", b"\0\5\0\0", b"\0\6", b"\xff" * 2000])
 async def test_what_is_no_request_is_not_answered(tmp_path: Path, said: bytes) -> None:
-    async with serving(tmp_path) as (server, _), client_of(server) as client:
+    async with serving(tmp_path) as (server, _), client_of(server.port) as client:
         client.say(said)
         await client.silence()
         assert server.errors == 0
 
 
 async def test_a_repeated_request_is_answered_by_the_same_transfer(tmp_path: Path) -> None:
-    async with serving(tmp_path) as (server, files), client_of(server) as client:
+    async with serving(tmp_path) as (server, files), client_of(server.port) as client:
         request = ReadRequest("loader", options=(("blksize", "1432"),))
         files.hold.clear()
         client.say(request)
@@ -227,7 +174,7 @@ async def test_a_repeated_request_is_answered_by_the_same_transfer(tmp_path: Pat
 
 
 async def test_a_client_that_asks_for_something_else_from_the_same_port_has_begun_anew(tmp_path: Path) -> None:
-    async with serving(tmp_path) as (server, _), client_of(server) as client:
+    async with serving(tmp_path) as (server, _), client_of(server.port) as client:
         client.say(ReadRequest("loader", options=(("tsize", "0"),)))
         _, first = await client.hear()
         client.say(ReadRequest("loader", options=(("blksize", "1432"),)))
@@ -238,7 +185,7 @@ async def test_a_client_that_asks_for_something_else_from_the_same_port_has_begu
 
 
 async def test_a_stranger_gets_error_5_and_the_transfer_goes_on(tmp_path: Path) -> None:
-    async with serving(tmp_path) as (server, _), client_of(server) as client, client_of(server) as stranger:
+    async with serving(tmp_path) as (server, _), client_of(server.port) as client, client_of(server.port) as stranger:
         client.say(ReadRequest("loader", options=(("blksize", "1432"),)))
         _, port = await client.hear()
         stranger.say(Ack(0), port)
@@ -254,7 +201,7 @@ async def test_a_stranger_gets_error_5_and_the_transfer_goes_on(tmp_path: Path) 
 
 
 async def test_what_is_lost_comes_again_within_a_fraction_of_a_second(tmp_path: Path) -> None:
-    async with serving(tmp_path) as (server, _), client_of(server) as client:
+    async with serving(tmp_path) as (server, _), client_of(server.port) as client:
         client.say(ReadRequest("loader", options=(("blksize", "1432"), ("windowsize", "2"))))
         _, port = await client.hear()
         client.say(Ack(0), port)
@@ -268,7 +215,7 @@ async def test_what_is_lost_comes_again_within_a_fraction_of_a_second(tmp_path: 
 async def test_a_client_that_has_gone_leaves_nothing_behind(tmp_path: Path) -> None:
     async with serving(tmp_path) as (server, _):
         before = len(os.listdir("/proc/self/fd"))
-        async with client_of(server) as client:
+        async with client_of(server.port) as client:
             client.say(ReadRequest("loader", options=(("blksize", "1432"),)))
             await client.hear()
         await until(lambda: server.active == 0)
@@ -276,7 +223,11 @@ async def test_a_client_that_has_gone_leaves_nothing_behind(tmp_path: Path) -> N
 
 
 async def test_beyond_the_limits_there_is_no_answer_until_there_is_room(tmp_path: Path) -> None:
-    async with serving(tmp_path, per_client=1) as (server, _), client_of(server) as first, client_of(server) as second:
+    async with (
+        serving(tmp_path, per_client=1) as (server, _),
+        client_of(server.port) as first,
+        client_of(server.port) as second,
+    ):
         first.say(ReadRequest("loader", options=(("tsize", "0"),)))
         _, port = await first.hear()
         second.say(ReadRequest("loader"))
@@ -291,7 +242,7 @@ async def test_beyond_the_limits_there_is_no_answer_until_there_is_room(tmp_path
 
 async def fetch_once(server: TftpServer, host: str) -> Data:
     """The whole of a small file by another client."""
-    async with client_of(server, host) as client:
+    async with client_of(server.port, host) as client:
         client.server = ("127.0.0.1", server.port)
         client.say(ReadRequest("who"))
         packet, port = await client.hear()
@@ -303,7 +254,7 @@ async def fetch_once(server: TftpServer, host: str) -> Data:
 async def test_the_total_is_bounded_too(tmp_path: Path) -> None:
     async with serving(tmp_path, total=2) as (server, files), contextlib.AsyncExitStack() as stack:
         files.hold.clear()
-        clients = [await stack.enter_async_context(client_of(server)) for _ in range(5)]
+        clients = [await stack.enter_async_context(client_of(server.port)) for _ in range(5)]
         for client in clients:
             client.say(ReadRequest("loader"))
         await until(lambda: server.put_off == 3)
@@ -322,7 +273,7 @@ def rewrite(path: Path) -> None:
 async def test_a_file_that_changes_ends_with_an_error_and_no_wrong_byte(
     tmp_path: Path, change: Callable[[Path], None]
 ) -> None:
-    async with serving(tmp_path) as (server, files), client_of(server) as client:
+    async with serving(tmp_path) as (server, files), client_of(server.port) as client:
         client.say(ReadRequest("loader", options=(("blksize", "1432"),)))
         reader = Reader()
         while reader.error is None:
@@ -339,7 +290,7 @@ async def test_a_file_that_changes_ends_with_an_error_and_no_wrong_byte(
 
 
 async def test_a_file_that_is_replaced_is_sent_as_it_was(tmp_path: Path) -> None:
-    async with serving(tmp_path) as (server, files), client_of(server) as client:
+    async with serving(tmp_path) as (server, files), client_of(server.port) as client:
         client.say(ReadRequest("loader", options=(("blksize", "1432"),)))
         reader = Reader()
         while not reader.whole:
@@ -368,7 +319,7 @@ async def stopped(act: Callable[[Client, TftpServer, Folder], Awaitable[None]], 
     files = Folder(root)
     server = TftpServer(files, "127.0.0.1", 0)
     await server.start()
-    async with client_of(server) as client:
+    async with client_of(server.port) as client:
         await act(client, server, files)
         await server.stop()
         assert server.active == 0

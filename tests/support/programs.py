@@ -97,9 +97,11 @@ class Central(Program):
 class Agent(Program):
     """Looks at central once a second, so that an outage shows soon."""
 
-    def __init__(self, folder: Path, host: str = "127.0.0.1") -> None:
+    def __init__(self, folder: Path, host: str = "127.0.0.1", *, tftp_port: int = 0, advertise_url: str = "") -> None:
         self.folder = folder / "agent"
-        arguments = ["agent", "run", "--data-dir", str(self.folder), "--host", host]
+        arguments = ["agent", "run", "--data-dir", str(self.folder), "--host", host, "--tftp-port", str(tftp_port)]
+        if advertise_url:
+            arguments += ["--advertise-url", advertise_url]
         environment = {
             "PUREBOOT_AGENT__CONNECTIVITY_CHECK_INTERVAL": "1",
             "PUREBOOT_AGENT__CONNECTIVITY_TIMEOUT": "2",
