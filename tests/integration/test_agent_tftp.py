@@ -9,17 +9,12 @@ from random import Random
 from pureboot.tftp.packets import ErrorCode
 from tests.support.agent import RunningAgent, init, running_agent
 from tests.support.central import RunningCentral
+from tests.support.programs import free_udp_port
 from tests.support.tftp_client import fetch
 
 LOADER = Random(3).randbytes(70_000)
 NEWER = Random(4).randbytes(80_000)
 OF_CONTENT = {"bootloaders/undionly.kpxe": LOADER, "bootloaders/arm64/snponly.efi": NEWER, "images/secret": b"secret"}
-
-
-def free_udp_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 async def put(central: RunningCentral, name: str, content: bytes) -> None:

@@ -20,6 +20,12 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
+def free_udp_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
 class Program:
     """One process on one port, with its log in a file. Only its own pid is ever signalled."""
 
@@ -97,17 +103,20 @@ class Central(Program):
 class Agent(Program):
     """Looks at central once a second, so that an outage shows soon."""
 
-    def __init__(self, folder: Path, host: str = "127.0.0.1", *, tftp_port: int = 0, advertise_url: str = "") -> None:
+    def __init__(self, folder: Path, host: str = "127.0.0.1", *, tftp_port: int = 0) -> None:
         self.folder = folder / "agent"
+        self.tftp_port = tftp_port
         arguments = ["agent", "run", "--data-dir", str(self.folder), "--host", host, "--tftp-port", str(tftp_port)]
-        if advertise_url:
-            arguments += ["--advertise-url", advertise_url]
         environment = {
             "PUREBOOT_AGENT__CONNECTIVITY_CHECK_INTERVAL": "1",
             "PUREBOOT_AGENT__CONNECTIVITY_TIMEOUT": "2",
             "PUREBOOT_AGENT__QUEUE_RETRY_DELAY": "0.2",
         }
         super().__init__(arguments, free_port(), folder / "agent.log", environment)
+
+    def advertise(self, url: str) -> None:
+        """Before it starts."""
+        self._arguments += ["--advertise-url", url]
 
     async def init(self, central: Central, site: str) -> None:
         async with central.admin() as admin:
@@ -193,7 +202,12 @@ class Pair:
 
 @asynccontextmanager
 async def running_pair(folder: Path, **site: Any) -> AsyncIterator[Pair]:
-    central, agent = Central(folder), Agent(folder)
+    async with running_pair_of(Central(folder), Agent(folder), **site) as pair:
+        yield pair
+
+
+@asynccontextmanager
+async def running_pair_of(central: Central, agent: Agent, **site: Any) -> AsyncIterator[Pair]:
     await central.start()
     try:
         async with central.admin() as admin, agent.machine() as machine:
