@@ -49,8 +49,8 @@ class Machine:
         options: Sequence[str] = (),
         bootfile: str = "",
     ) -> None:
-        """`port` is where http://127.0.0.1/boot.ipxe is served, unless DHCP names another `bootfile`. `options` are more
-        of QEMU's, such as -smbios."""
+        """`port` is where http://127.0.0.1/boot.ipxe is served, unless DHCP names another `bootfile`; `options` are
+        more of QEMU's, such as -smbios."""
         self._mac = mac
         bootfile = bootfile or f"http://10.0.2.2:{port}/boot.ipxe"
         self._command = [*_command(bootfile, mac, disk, memory_mib), *options]
