@@ -36,26 +36,37 @@ class Delivery:
         self.transfer = Transfer(served, request.options, now)
         self.fd, self.stray_fd = sock.fileno(), sock.stray.fileno()
         self._served, self._sock, self._ended = served, sock, ended
+        self._is_open = True
+        self._answer: Sequence[bytes] = ()
         self._receive, self._send_one, self._received = sock.receive, sock.send_one, self.transfer.received
 
     def begin(self, now: float) -> None:
         """Also when the client asks the same again."""
         self._out(self.transfer.start(now))
 
-    def ready(self, now: float) -> None:
-        """Something has arrived from the client. Of a thousand instructions per datagram most are these."""
+    def ready(self, now: float) -> "Delivery | None":
+        """Something has arrived from the client. Itself, if it has an `answer` to that."""
         try:
-            answer = self._received(self._receive(ANSWER_SIZE), now)
-            if len(answer) == 1:
-                self._send_one(answer[0])
-            elif answer:
-                self._sock.send(answer)
+            self._answer = self._received(self._receive(ANSWER_SIZE), now)
         except ConnectionRefusedError:
+            self._answer = ()
             self.transfer.gone()
-        except OSError:  # nothing there after all, or no room: lost, and sent again
-            pass
+        except OSError:  # nothing there after all
+            return None
+        if self._answer:
+            return self
         if self.transfer.outcome is not Outcome.UNDER_WAY:
             self.close()
+        return None
+
+    def answer(self) -> None:
+        if self.transfer.outcome is Outcome.UNDER_WAY and len(self._answer) == 1:
+            try:  # cheaper than `suppress`, and this is done for every block
+                self._send_one(self._answer[0])
+            except OSError:  # no room: lost, and sent again
+                return
+        else:
+            self._out(self._answer)
 
     def stray(self, _: float) -> None:
         """Somebody else sent something to this port (RFC 1350, 4): they are told, the transfer is not."""
@@ -71,9 +82,12 @@ class Delivery:
         self._out(self.transfer.abort(message))
 
     def close(self) -> None:
-        self._sock.close()
-        self._served.close()
-        self._ended(self)
+        """Idempotent."""
+        if self._is_open:
+            self._is_open = False
+            self._sock.close()
+            self._served.close()
+            self._ended(self)
 
     def _out(self, datagrams: Sequence[bytes]) -> None:
         try:

@@ -28,7 +28,8 @@ TICK = 0.01
 READY_AT_ONCE = 64
 REQUESTS_AT_ONCE = 32
 
-Ready = Callable[[float], None]
+# Takes what has arrived; the delivery that has an answer to it, if any.
+Ready = Callable[[float], Delivery | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +103,17 @@ class TftpServer:
         del self._ready[fd]
 
     def _serve(self) -> None:
+        """First everything is taken, then everything is answered: clients that are woken one upon the other cost less
+        than those that fall asleep in between, and meanwhile more has arrived for the next turn."""
         now = self._clock()
         ready = self._ready
+        answering = []
         for fd, _ in self._epoll.poll(0, READY_AT_ONCE):
             # One that was closed a moment ago may still be among them.
-            if (take := ready.get(fd)) is not None:
-                take(now)
+            if (take := ready.get(fd)) is not None and (delivery := take(now)) is not None:
+                answering.append(delivery)
+        for delivery in answering:
+            delivery.answer()
 
     def _sweep(self) -> None:
         self._serve()  # what has arrived is heard before anybody counts as silent
