@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pureboot.tftp.layout import Changed, Layouts
 from pureboot.tftp.packets import Ack, Data, Error, OptionsAck, dump, parse
 from pureboot.tftp.served import Text
 from pureboot.tftp.transfer import (
@@ -16,7 +17,6 @@ from pureboot.tftp.transfer import (
     NOTHING,
     SHORTEST_WAIT,
     Agreed,
-    Changed,
     Outcome,
     Transfer,
     agree,
@@ -32,7 +32,7 @@ def content_of(size: int) -> bytes:
 
 
 def transfer_of(content: bytes, options: tuple[tuple[str, str], ...] = ()) -> Transfer:
-    return Transfer(Text(content), options, 0.0)
+    return Transfer(Text(content), options, 0.0, Layouts())
 
 
 def ack(block: int) -> bytes:
@@ -49,6 +49,7 @@ class Shrinking:
     """Half of it is gone when the second half is read."""
 
     size = 200_000
+    version = 1
 
     def read(self, offset: int, length: int) -> bytes:
         if offset + length > self.size / 2:
@@ -58,6 +59,7 @@ class Shrinking:
 
 class Unreadable:
     size = 10
+    version = 2
 
     def read(self, offset: int, length: int) -> bytes:
         raise OSError(5, "Input/output error")
@@ -203,7 +205,7 @@ def test_a_client_that_repeats_its_request_gets_the_same_answer_until_it_has_hea
 
 
 def test_a_file_that_changes_ends_with_an_error_that_says_so() -> None:
-    transfer = Transfer(Shrinking(), (), 0.0)
+    transfer = Transfer(Shrinking(), (), 0.0, Layouts())
     datagrams = transfer.start(0.0)
     block = 0
     while transfer.outcome is Outcome.UNDER_WAY:
@@ -215,8 +217,25 @@ def test_a_file_that_changes_ends_with_an_error_that_says_so() -> None:
 
 
 def test_a_file_that_cannot_be_read_ends_with_an_error() -> None:
-    transfer = Transfer(Unreadable(), (), 0.0)
+    transfer = Transfer(Unreadable(), (), 0.0, Layouts())
     assert [parse(d) for d in transfer.start(0.0)] == [Error(0, "The file cannot be read.")]
+
+
+class Counting(Text):
+    reads = 0
+
+    def read(self, offset: int, length: int) -> bytes:
+        type(self).reads += 1
+        return super().read(offset, length)
+
+
+def test_a_file_that_many_fetch_is_read_once_and_another_version_of_it_anew() -> None:
+    layouts = Layouts()
+    for content in (content_of(100_000), content_of(100_000), content_of(100_001)):
+        reader = Reader()
+        run(Transfer(Counting(content), (("blksize", "1024"),), 0.0, layouts), reader, Weather(), Random(0))
+        assert reader.content == content
+    assert Counting.reads == 2 * 2
 
 
 # Time

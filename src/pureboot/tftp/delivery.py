@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from pureboot.tftp import packets
+from pureboot.tftp.layout import Layouts
 from pureboot.tftp.packets import Error, ErrorCode, ReadRequest
 from pureboot.tftp.served import Served
 from pureboot.tftp.sockets import Arrival, TransferSocket
@@ -19,7 +20,8 @@ _UNKNOWN_TID = packets.dump(Error(ErrorCode.UNKNOWN_TID, "This port serves anoth
 
 
 class Delivery:
-    """Takes `sock` and `served` over. `ended` is called once, after both are closed."""
+    """Takes `sock` and `served` over. `ended` is called once, after both are closed. The server moves datagrams from
+    `receive` to `received` and what that gives to `answer`."""
 
     def __init__(
         self,
@@ -29,44 +31,35 @@ class Delivery:
         sock: TransferSocket,
         now: float,
         *,
+        layouts: Layouts,
         ended: Callable[["Delivery"], None],
     ) -> None:
         self.arrival = arrival
         self.name = request.name
-        self.transfer = Transfer(served, request.options, now)
+        self.transfer = Transfer(served, request.options, now, layouts)
         self.fd, self.stray_fd = sock.fileno(), sock.stray.fileno()
         self._served, self._sock, self._ended = served, sock, ended
         self._is_open = True
-        self._answer: Sequence[bytes] = ()
-        self._receive, self._send_one, self._received = sock.receive, sock.send_one, self.transfer.received
+        self.receive, self.received, self._send_one = sock.receive, self.transfer.received, sock.send_one
 
     def begin(self, now: float) -> None:
         """Also when the client asks the same again."""
         self._out(self.transfer.start(now))
 
-    def ready(self, now: float) -> "Delivery | None":
-        """Something has arrived from the client. Itself, if it has an `answer` to that."""
-        try:
-            self._answer = self._received(self._receive(ANSWER_SIZE), now)
-        except ConnectionRefusedError:
-            self._answer = ()
-            self.transfer.gone()
-        except OSError:  # nothing there after all
-            return None
-        if self._answer:
-            return self
-        if self.transfer.outcome is not Outcome.UNDER_WAY:
-            self.close()
-        return None
-
-    def answer(self) -> None:
-        if self.transfer.outcome is Outcome.UNDER_WAY and len(self._answer) == 1:
+    def answer(self, datagrams: Sequence[bytes]) -> None:
+        if self.transfer.outcome is Outcome.UNDER_WAY and len(datagrams) == 1:
             try:  # cheaper than `suppress`, and this is done for every block
-                self._send_one(self._answer[0])
+                self._send_one(datagrams[0])
             except OSError:  # no room: lost, and sent again
                 return
         else:
-            self._out(self._answer)
+            self._out(datagrams)
+
+    def failed(self, error: OSError) -> None:
+        """Nothing could be received. That nobody listens there, the client's machine says by ICMP; all else passes."""
+        if isinstance(error, ConnectionRefusedError):
+            self.transfer.gone()
+            self.close()
 
     def stray(self, _: float) -> None:
         """Somebody else sent something to this port (RFC 1350, 4): they are told, the transfer is not."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from pureboot.tftp.transfer import Changed, Source
+from pureboot.tftp.layout import Changed, Source
 
 
 class Served(Source, Protocol):
@@ -39,6 +39,10 @@ class Text:
     def size(self) -> int:
         return len(self.content)
 
+    @property
+    def version(self) -> bytes:
+        return self.content
+
     def read(self, offset: int, length: int) -> bytes:
         return self.content[offset : offset + length]
 
@@ -55,20 +59,20 @@ class OpenFile:
 
     def __init__(self, path: Path) -> None:
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self._version = self._look()
-        self.size = self._version[0]
+        self.version = self._look()
+        self.size = self.version[0]
         os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_WILLNEED)
 
     def read(self, offset: int, length: int) -> bytes:
         content = os.pread(self._fd, length, offset)
         # Looked at after the read: what was read by then was read of this version.
-        if len(content) != length or self._look() != self._version:
+        if len(content) != length or self._look() != self.version:
             raise Changed("The file changed while it was sent.")
         return content
 
     def close(self) -> None:
         os.close(self._fd)
 
-    def _look(self) -> tuple[int, int]:
+    def _look(self) -> tuple[int, ...]:
         found = os.fstat(self._fd)
-        return found.st_size, found.st_mtime_ns
+        return found.st_size, found.st_mtime_ns, found.st_dev, found.st_ino

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from pureboot.core.errors import Malformed, PureBootError
 from pureboot.tftp import packets
-from pureboot.tftp.delivery import Delivery
+from pureboot.tftp.delivery import ANSWER_SIZE, Delivery
+from pureboot.tftp.layout import Layouts
 from pureboot.tftp.packets import OCTET, Error, ErrorCode, ReadRequest, WriteRequest
 from pureboot.tftp.served import Asked, Files, Served
 from pureboot.tftp.sockets import Address, Arrival, RequestSocket, TransferSocket
@@ -28,8 +29,7 @@ TICK = 0.01
 READY_AT_ONCE = 64
 REQUESTS_AT_ONCE = 32
 
-# Takes what has arrived; the delivery that has an answer to it, if any.
-Ready = Callable[[float], Delivery | None]
+Ready = Callable[[float], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,9 @@ class TftpServer:
         self._deliveries: dict[Address, Delivery] = {}
         self._opening: dict[Address, asyncio.Task[None]] = {}
         self._of_client: Counter[str] = Counter()
-        self._ready: dict[int, Ready] = {}
+        self._by_fd: dict[int, Delivery] = {}
+        self._others: dict[int, Ready] = {}
+        self._layouts = Layouts()
 
     @property
     def active(self) -> int:
@@ -76,7 +78,8 @@ class TftpServer:
         self._requests = RequestSocket(self._host, self.port)
         self.port = self._requests.port
         self._epoll = select.epoll()
-        self._watch(self._requests.fileno(), self._take_requests)
+        self._others[self._requests.fileno()] = self._take_requests
+        self._epoll.register(self._requests.fileno(), select.EPOLLIN)
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._epoll.fileno(), self._serve)
         self._sweeping: asyncio.TimerHandle | None = None
@@ -94,33 +97,39 @@ class TftpServer:
         self._epoll.close()
         self._requests.close()
 
-    def _watch(self, fd: int, ready: Ready) -> None:
-        self._ready[fd] = ready
-        self._epoll.register(fd, select.EPOLLIN)
-
-    def _unwatch(self, fd: int) -> None:
-        """A closed descriptor leaves the epoll by itself."""
-        del self._ready[fd]
-
     def _serve(self) -> None:
         """First everything is taken, then everything is answered: clients that are woken one upon the other cost less
         than those that fall asleep in between, and meanwhile more has arrived for the next turn."""
         now = self._clock()
-        ready = self._ready
-        answering = []
+        by_fd = self._by_fd
+        answers = []
         for fd, _ in self._epoll.poll(0, READY_AT_ONCE):
-            # One that was closed a moment ago may still be among them.
-            if (take := ready.get(fd)) is not None and (delivery := take(now)) is not None:
-                answering.append(delivery)
-        for delivery in answering:
-            delivery.answer()
+            if (delivery := by_fd.get(fd)) is None:
+                # One that was closed a moment ago may still be among them.
+                self._others.get(fd, _ignore)(now)
+                continue
+            try:
+                answer = delivery.received(delivery.receive(ANSWER_SIZE), now)
+            except OSError as error:
+                delivery.failed(error)
+                continue
+            if answer:
+                answers.append((delivery, answer))
+            elif delivery.transfer.outcome is not Outcome.UNDER_WAY:
+                delivery.close()
+        for delivery, answer in answers:
+            delivery.answer(answer)
 
     def _sweep(self) -> None:
         self._serve()  # what has arrived is heard before anybody counts as silent
         now = self._clock()
         for delivery in [each for each in self._deliveries.values() if each.transfer.deadline <= now]:
             delivery.timed_out(now)
-        self._sweeping = self._loop.call_later(TICK, self._sweep) if self._deliveries else None
+        if self._deliveries:
+            self._sweeping = self._loop.call_later(TICK, self._sweep)
+        else:
+            self._sweeping = None
+            self._layouts.forget()
 
     def _take_requests(self, now: float) -> None:
         for _ in range(REQUESTS_AT_ONCE):
@@ -190,19 +199,19 @@ class TftpServer:
             self._put_off(arrival, str(error))
             return False
         now = self._clock()
-        delivery = Delivery(arrival, request, served, sock, now, ended=self._ended)
-        self._deliveries[arrival.client] = delivery
-        self._watch(delivery.fd, delivery.ready)
-        self._watch(delivery.stray_fd, delivery.stray)
+        delivery = Delivery(arrival, request, served, sock, now, layouts=self._layouts, ended=self._ended)
+        self._deliveries[arrival.client] = self._by_fd[delivery.fd] = delivery
+        self._others[delivery.stray_fd] = delivery.stray
+        for fd in (delivery.fd, delivery.stray_fd):
+            self._epoll.register(fd, select.EPOLLIN)
         if self._sweeping is None:
             self._sweeping = self._loop.call_later(TICK, self._sweep)
         delivery.begin(now)
         return True
 
     def _ended(self, delivery: Delivery) -> None:
-        self._unwatch(delivery.fd)
-        self._unwatch(delivery.stray_fd)
-        del self._deliveries[delivery.arrival.client]
+        # Closed descriptors leave the epoll by themselves.
+        del self._by_fd[delivery.fd], self._others[delivery.stray_fd], self._deliveries[delivery.arrival.client]
         self._leave(delivery.arrival)
         transfer = delivery.transfer
         self.bytes_sent += transfer.bytes_acked
@@ -229,3 +238,7 @@ class TftpServer:
     def _put_off(self, arrival: Arrival, why: str) -> None:
         self.put_off += 1
         log.warning("tftp: %s has to ask again: %s", arrival.client[0], why)
+
+
+def _ignore(_: float) -> None:
+    pass

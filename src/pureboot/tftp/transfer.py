@@ -18,11 +18,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from math import inf
-from typing import Protocol
 
 from pureboot.core.errors import Malformed
 from pureboot.tftp import packets
-from pureboot.tftp.packets import Error, ErrorCode, Options, OptionsAck
+from pureboot.tftp.layout import Changed, Layouts, Source, Stretch
+from pureboot.tftp.packets import Error, ErrorCode, Options, OptionsAck, acknowledged
 
 # Seconds before the first datagram is sent again; a LAN answers in a hundredth of it (RFC 6298: 1 s).
 FIRST_WAIT = 0.25
@@ -44,23 +44,6 @@ SMALLEST_BLKSIZE, LARGEST_BLKSIZE = 8, 65_464
 # A window is in memory for each transfer, and on its way through switches that hold some hundred kilobytes.
 MAX_WINDOW = 64
 MAX_WINDOW_BYTES = 256 * 1024
-# Bytes of a file that are read and laid out at once: a system call for some forty blocks.
-STRETCH = 64 * 1024
-
-
-class Changed(Exception):
-    """The file is not what it was when the transfer began. The message is shown to the client."""
-
-
-class Source(Protocol):
-    """What is sent: `size` bytes that do not change."""
-
-    @property
-    def size(self) -> int: ...
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Exactly these bytes. Called within the event loop: they should be at hand. Raises Changed or OSError."""
-        ...
 
 
 Datagrams = Sequence[bytes]
@@ -120,7 +103,7 @@ class Transfer:
     """Of `source`, to a client that asked with `options`. Over once `outcome` is no longer UNDER_WAY; until then
     `timed_out` is due at `deadline`."""
 
-    def __init__(self, source: Source, options: Options, now: float) -> None:
+    def __init__(self, source: Source, options: Options, now: float, layouts: Layouts) -> None:
         self.outcome = Outcome.UNDER_WAY
         self.deadline = now
         self.heard_at = now
@@ -130,7 +113,7 @@ class Transfer:
         self._wait = _Wait(self._agreed.longest_wait)
         self._window = self._agreed.window
         self._blocks = source.size // self._agreed.blksize + 1
-        self._layout = _Layout(source, self._agreed.blksize, self._window)
+        self._stretch = Stretch(layouts, source, self._agreed.blksize, self._window)
         # Block numbers in here have no bound. The OACK is block 0.
         self._first_answer = 0 if self._agreed.answer else 1
         self._acked = self._first_answer - 1
@@ -152,7 +135,7 @@ class Transfer:
         return self._send(now)
 
     def received(self, datagram: bytes, now: float) -> Datagrams:
-        block = packets.acknowledged(datagram)
+        block = acknowledged(datagram)
         if block < 0:
             return self._received_other(datagram)
         ahead = (block - self._acked) & 0xFFFF
@@ -219,7 +202,7 @@ class Transfer:
             self.outcome = Outcome.DONE
             return NOTHING
         try:
-            return self._layout.datagrams(acked + 1, self._in_flight)
+            return self._stretch.datagrams(acked + 1, self._in_flight)
         except Changed as error:
             return self._end(Outcome.FAILED, str(error))
         except OSError:
@@ -253,31 +236,3 @@ class _Wait:
     def double(self) -> None:
         self.seconds = min(2 * self.seconds, self._longest)
         self.measured_at = -inf  # the next one that can be measured is
-
-
-class _Layout:
-    """The DATA packets of one stretch of the file."""
-
-    def __init__(self, source: Source, blksize: int, window: int) -> None:
-        self._source = source
-        self._blksize = blksize
-        self._at_once = max(window, STRETCH // blksize)
-        self._first = self._end = 0
-        self._datagrams: list[bytes] = []
-
-    def datagrams(self, first: int, count: int) -> list[bytes]:
-        """Of `count` blocks from the block `first` on. Raises what reading raises."""
-        if first < self._first or first + count > self._end:
-            self._lay_out(first)
-        start = first - self._first
-        return self._datagrams[start : start + count]
-
-    def _lay_out(self, first: int) -> None:
-        size, blksize = self._source.size, self._blksize
-        offset = (first - 1) * blksize
-        content = self._source.read(offset, min(self._at_once * blksize, size - offset))
-        self._first, self._end = first, min(first + self._at_once, size // blksize + 2)
-        self._datagrams = [
-            packets.data_header(first + index) + content[index * blksize : (index + 1) * blksize]
-            for index in range(self._end - first)
-        ]
