@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +16,12 @@ from pureboot.simulator.program import free_port
 
 # Seconds. One is enough on a machine that has nothing else to do.
 STARTS_WITHIN = 120.0
+
+
+def free_udp_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
 
 
 class Program:
@@ -107,16 +114,27 @@ class Agent(Program):
     """Looks at central once a second, so that an outage shows soon. `port`: 0 takes a free one."""
 
     def __init__(
-        self, folder: Path, host: str = "127.0.0.1", settings: dict[str, str] | None = None, *, port: int = 0
+        self,
+        folder: Path,
+        host: str = "127.0.0.1",
+        settings: dict[str, str] | None = None,
+        *,
+        port: int = 0,
+        tftp_port: int = 0,
     ) -> None:
         self.folder = folder / "agent"
-        arguments = ["agent", "run", "--data-dir", str(self.folder), "--host", host]
+        self.tftp_port = tftp_port
+        arguments = ["agent", "run", "--data-dir", str(self.folder), "--host", host, "--tftp-port", str(tftp_port)]
         environment = {
             "PUREBOOT_AGENT__CONNECTIVITY_CHECK_INTERVAL": "1",
             "PUREBOOT_AGENT__CONNECTIVITY_TIMEOUT": "2",
             "PUREBOOT_AGENT__QUEUE_RETRY_DELAY": "0.2",
         }
         super().__init__(arguments, port or free_port(), folder / "agent.log", environment | (settings or {}))
+
+    def advertise(self, url: str) -> None:
+        """Before it starts."""
+        self._arguments += ["--advertise-url", url]
 
     async def init(self, central: Central, site: str) -> None:
         async with central.admin() as admin:
@@ -209,7 +227,12 @@ async def running_pair(
     folder: Path, *, database_url: str = "", settings: dict[str, str] | None = None, **site: Any
 ) -> AsyncIterator[Pair]:
     """`settings`: of the agent, as environment; `site`: fields of the site."""
-    central, agent = Central(folder, database_url), Agent(folder, settings=settings)
+    async with running_pair_of(Central(folder, database_url), Agent(folder, settings=settings), **site) as pair:
+        yield pair
+
+
+@asynccontextmanager
+async def running_pair_of(central: Central, agent: Agent, **site: Any) -> AsyncIterator[Pair]:
     await central.start()
     try:
         async with central.admin() as admin, agent.machine() as machine:

@@ -39,10 +39,21 @@ class Machine:
     An exception that leaves the `async with` block carries the serial console as a note.
     """
 
-    def __init__(self, *, port: int, mac: str, disk: Path, memory_mib: int = 128, options: Sequence[str] = ()) -> None:
-        """`port` is where http://127.0.0.1/boot.ipxe is served; `options` are more of QEMU's, such as -smbios."""
+    def __init__(
+        self,
+        *,
+        port: int,
+        mac: str,
+        disk: Path,
+        memory_mib: int = 128,
+        options: Sequence[str] = (),
+        bootfile: str = "",
+    ) -> None:
+        """`port` is where http://127.0.0.1/boot.ipxe is served, unless DHCP names another `bootfile`; `options` are
+        more of QEMU's, such as -smbios."""
         self._mac = mac
-        self._command = [*_command(port, mac, disk, memory_mib), *options]
+        bootfile = bootfile or f"http://10.0.2.2:{port}/boot.ipxe"
+        self._command = [*_command(bootfile, mac, disk, memory_mib), *options]
         self._serial = bytearray()
         self._ended = False
         self._news = asyncio.Condition()
@@ -127,7 +138,7 @@ def _overtyped(line: str) -> str:
     return "".join(cells)
 
 
-def _command(port: int, mac: str, disk: Path, memory_mib: int) -> list[str]:
+def _command(bootfile: str, mac: str, disk: Path, memory_mib: int) -> list[str]:
     """QEMU's own network is the machine's: 10.0.2.2 in it is this host's loopback."""
     return [
         # The machine dies with the test run, even if that is killed.
@@ -137,7 +148,7 @@ def _command(port: int, mac: str, disk: Path, memory_mib: int) -> list[str]:
         *("-machine", "pc,accel=tcg,graphics=off", "-m", f"{memory_mib}"),
         *("-nodefaults", "-display", "none", "-vga", "std", "-serial", "stdio", "-monitor", "none"),
         *("-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-no-reboot"),
-        *("-netdev", f"user,id=n0,bootfile=http://10.0.2.2:{port}/boot.ipxe"),
+        *("-netdev", f"user,id=n0,bootfile={bootfile}"),
         *("-device", f"virtio-net-pci,netdev=n0,mac={mac},bootindex=1"),
         *("-drive", f"if=none,id=d0,format=raw,file={disk},snapshot=on,file.locking=off"),
         *("-device", "virtio-blk-pci,drive=d0,bootindex=2"),

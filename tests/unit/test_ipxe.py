@@ -168,6 +168,7 @@ SCRIPTS: dict[str, tuple[KnownNode | UnknownNode, str, str]] = {
 }
 WHOLE: dict[str, Callable[[], str]] = {
     "entry": entry,
+    "autoexec": lambda: entry("http://192.0.2.1:8080"),
     "fallback": lambda: fallback("This site's agent could not decide in time. Booting the local disk."),
 }
 GOLDEN_NAMES = [*SCRIPTS, *WHOLE]
@@ -303,8 +304,8 @@ def test_a_script_ends_at_the_local_disk_or_the_next_device_and_never_at_a_bare_
 
 
 @pytest.mark.parametrize("name", GOLDEN_NAMES)
-def test_only_the_entry_script_expands_settings(name):
-    assert ("${" in script(name)) == (name == "entry")
+def test_only_the_entry_scripts_expand_settings(name):
+    assert ("${" in script(name)) == (name in ("entry", "autoexec"))
 
 
 @pytest.mark.parametrize("name", [name for name, (_, _, link) in SCRIPTS.items() if link == "offline"])

@@ -42,9 +42,11 @@ from pureboot.agent.routes.queue import QueueDesk
 from pureboot.agent.routes.status import Status
 from pureboot.agent.site import SiteState
 from pureboot.agent.sync import CacheSyncService
+from pureboot.agent.tftp import BootLoaders, TftpService
 from pureboot.config.settings import AgentSettings
 from pureboot.core.errors import Busy, SettingsError
 from pureboot.storage.lock import FolderLock
+from pureboot.tftp.server import TftpServer
 from pureboot.wire.http import bind, serve_http
 
 log = logging.getLogger(__name__)
@@ -149,6 +151,11 @@ class SiteAgent:
         self.fetcher = ContentFetcher(
             self.content_cache, client, wanted=self.site.content, keep=lambda: frozenset(self.sync.needed())
         )
+        loaders = BootLoaders(
+            self.content_cache, self.fetcher, advertise_url=settings.advertise_url, http_port=settings.port
+        )
+        tftp = TftpServer(loaders, settings.host, settings.tftp_port)
+        self.tftp = TftpService(tftp, wanted=settings.tftp_port > 0)
         self.sync = CacheSyncService(
             client,
             self.connectivity,
@@ -173,7 +180,7 @@ class SiteAgent:
             data_dir=settings.data_dir,
             interval=settings.heartbeat_interval,
             active_boots=lambda: self.boot_service.active,
-            services=lambda: {"http": "running"},
+            services=lambda: {"http": "running", "tftp": self.tftp.state},
             on_command=self._obey,
         )
         self.housekeeping = Housekeeping(
@@ -190,6 +197,7 @@ class SiteAgent:
             self.offline_generator.boots,
             self.state_cache.count,
             lambda: (self.content_cache.hits, self.content_cache.misses),
+            tftp,
         )
         status = Status(
             people,
@@ -202,7 +210,7 @@ class SiteAgent:
             site=self.site,
             sync=self.sync,
             session=self.queue_processor.session,
-            notices=lambda: damaged_copies(self.database.path),
+            notices=lambda: [*damaged_copies(self.database.path), *filter(None, [self.tftp.problem])],
             registry=registry_of(collector),
         )
         self.app = create_app(
@@ -240,17 +248,19 @@ class SiteAgent:
 async def run(settings: AgentSettings) -> None:
     """Serves until SIGTERM or SIGINT."""
     with bind(settings.host, settings.port) as sock:
-        agent = SiteAgent(settings)
+        agent = SiteAgent(settings.model_copy(update={"port": sock.getsockname()[1]}))
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         await agent.start()
+        await agent.tftp.start()
         try:
             where = ":".join(map(str, sock.getsockname()[:2]))
             log.info("site agent %s serves on %s", agent.identity.agent_id, where)
             await serve_http(agent.app, sock, stop=stop, max_connections=settings.max_connections)
         finally:
+            await agent.tftp.stop()
             await agent.stop()
 
 

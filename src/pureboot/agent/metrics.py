@@ -8,6 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from pureboot.tftp.server import TftpServer
 from pureboot.wire.messages import AgentMetrics
 
 
@@ -18,8 +19,10 @@ class SiteCollector(Collector):
         boots: Counter[tuple[str, str]],
         nodes: Callable[[], int],
         cache: Callable[[], tuple[int, int]],
+        tftp: TftpServer,
     ) -> None:
         self._collect, self._boots, self._nodes, self._cache = collect, boots, nodes, cache
+        self._tftp = tftp
 
     def collect(self) -> Iterator[Metric]:
         now = self._collect()
@@ -35,6 +38,7 @@ class SiteCollector(Collector):
             "pureboot_agent_active_boots": ("Boot requests being answered.", now.active_boots),
             "pureboot_agent_cache_bytes": ("Content on disk.", now.cache_bytes),
             "pureboot_agent_disk_free_bytes": ("Free space beside it.", now.disk_free_bytes),
+            "pureboot_agent_tftp_active": ("TFTP transfers under way.", self._tftp.active),
         }
         for name, (text, value) in gauges.items():
             yield GaugeMetricFamily(name, text, value)
@@ -42,6 +46,20 @@ class SiteCollector(Collector):
         hits, misses = self._cache()
         yield CounterMetricFamily("pureboot_agent_cache_hits", "Files found on disk.", hits)
         yield CounterMetricFamily("pureboot_agent_cache_misses", "Files that had to be fetched.", misses)
+
+        yield from self._tftp_counts()
+
+    def _tftp_counts(self) -> Iterator[Metric]:
+        tftp = self._tftp
+        counters = {
+            "transfers": ("Files sent whole.", tftp.transfers),
+            "bytes": ("Bytes that clients acknowledged.", tftp.bytes_sent),
+            "resends": ("Windows and answers sent again.", tftp.resends),
+            "errors": ("Requests refused, transfers that failed or fell silent.", tftp.errors),
+            "put_off": ("Requests beyond the limit of transfers, left for the client to repeat.", tftp.put_off),
+        }
+        for name, (text, value) in counters.items():
+            yield CounterMetricFamily(f"pureboot_agent_tftp_{name}", text, value)
 
     def _boot_counts(self) -> Metric:
         family = CounterMetricFamily("pureboot_agent_boots", "Boot scripts given out.", labels=["decision", "link"])

@@ -8,7 +8,7 @@ from pureboot.agent.database import Database, set_meta
 from pureboot.core.lifecycle import Autonomy
 from pureboot.core.node import Workflow
 from pureboot.storage.sqlite import Transaction
-from pureboot.wire.messages import ContentDocument, SiteDocument, WorkflowDocument
+from pureboot.wire.messages import ContentCategory, ContentDocument, SiteDocument, WorkflowDocument
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,10 @@ class SiteState:
 
     def content(self, name: str) -> ContentDocument | None:
         return self._content.get(name)
+
+    def boot_loaders(self) -> list[str]:
+        """Names of content that firmware asks for before the site can know which machine it is."""
+        return [name for name, each in self._content.items() if each.category is ContentCategory.BOOTLOADERS]
 
     # Inside a transaction
 

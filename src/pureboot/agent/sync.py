@@ -103,8 +103,8 @@ class CacheSyncService:
         return await self._client.changes(sweep.START, wait=0)
 
     async def fetch_needed(self) -> tuple[int, tuple[str, ...]]:
-        """Files fetched now, and those still missing: what the workflows of this site's nodes need, the approved ones'
-        first. A file that fails does not keep the next from being fetched."""
+        """Files fetched now, and those still missing: boot loaders, then what the workflows of this site's nodes need,
+        the approved ones' first. A file that fails does not keep the next from being fetched."""
         fetched, missing = 0, []
         for name in self.needed():
             if not self._fetcher.missing([name]):
@@ -120,10 +120,12 @@ class CacheSyncService:
         return fetched, tuple(missing)
 
     def needed(self) -> list[str]:
-        """Names of content, without repeats, in the order in which they are wanted."""
+        """Names of content, without repeats, in the order in which they are wanted: without a boot loader nothing else
+        is asked for."""
         nodes = sorted(self._cache.nodes(), key=lambda node: node.state not in _APPROVED)
         workflows = (self._site.workflow(workflow_id) for workflow_id in dict.fromkeys(n.workflow_id for n in nodes))
-        return list(dict.fromkeys(name for workflow in workflows if workflow for name in workflow.content))
+        of_workflows = (name for workflow in workflows if workflow for name in workflow.content)
+        return list(dict.fromkeys([*self._site.boot_loaders(), *of_workflows]))
 
     async def sync_now(self) -> SyncResult:
         """By hand: everything at once. Raises what central answers."""

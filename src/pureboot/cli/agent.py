@@ -61,15 +61,15 @@ def init(
 def run(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Port = None,
-    tftp_port: Annotated[int | None, typer.Option(help="Port for TFTP, which is not served yet.")] = None,
+    tftp_port: Annotated[int | None, typer.Option(help="Port for TFTP; 0: none.")] = None,
     data_dir: DataDir = None,
     advertise_url: Annotated[str | None, typer.Option(help="Address that boot scripts name.")] = None,
     config: Config = None,
 ) -> None:
     """Serve this site's machines until stopped, with central or without.
 
-    Over HTTP: boot scripts, files and the API for nodes. TFTP comes later; until then machines need iPXE by other
-    means, such as a boot ROM or an existing TFTP server.
+    Over HTTP: boot scripts, files and the API for nodes. Over TFTP: content of the category `bootloaders`, by its plain
+    name, and `autoexec.ipxe`.
     """
     from pureboot.agent import main
     from pureboot.cli import serve

@@ -41,7 +41,11 @@ class AgentSettings(Settings):
     host: str = Field(default="0.0.0.0", description="Address to listen on; all, since machines come from the LAN.")
     port: int = Field(default=8080, ge=0, le=65535, description="HTTP port; 0 takes a free one.")
     tftp_port: int = Field(
-        default=69, ge=0, le=65535, description="TFTP port, the one firmware asks; kept for when TFTP is served."
+        default=69,
+        ge=0,
+        le=65535,
+        description="TFTP port, 69 being the one firmware asks; 0: no TFTP. Where it cannot be had, the agent's "
+        "health says so, and HTTP is served all the same.",
     )
     advertise_url: str = Field(
         default="",

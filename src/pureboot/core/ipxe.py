@@ -89,20 +89,22 @@ _FACTS = {
 }
 
 
-def entry() -> str:
+def entry(base_url: str = "") -> str:
     """The script every machine of a site is pointed at: it asks for its own, and carries its hardware facts there.
 
-    The address is relative, so it holds behind whatever name or port the machine reached the agent by. `--replace`: a
-    script that says `exit 1` must not come back here and boot the disk after all.
+    Without `base_url` the address is relative, so it holds behind whatever name or port the machine reached the agent
+    by; a script that did not come over HTTP needs the agent's HTTP address. `--replace`: a script that says `exit 1`
+    must not come back here and boot the disk after all.
     """
     facts = "&".join(f"{name}={setting}" for name, setting in _FACTS.items())
+    base = f"{_word(base_url)}/" if base_url else ""
     return "\n".join(
         [
             "#!ipxe",
             "# PureBoot Agent",
             "",
             f"chain --timeout {_PATIENCE['script']} --replace --autofree "
-            f"boot/${{netX/mac:hexhyp}}?{facts} || goto local",
+            f"{base}boot/${{netX/mac:hexhyp}}?{facts} || goto local",
             "",
             ":local",
             "echo PureBoot: this site's agent gave no boot script. Booting the local disk.",

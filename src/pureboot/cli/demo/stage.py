@@ -58,7 +58,10 @@ class Stage:
         )
         self.agent = self._pureboot(
             "agent",
-            ["agent", "run", "--host", "127.0.0.1", "--port", str(agent_port), "--data-dir", str(folder / "agent")],
+            [
+                *("agent", "run", "--host", "127.0.0.1", "--port", str(agent_port), "--tftp-port", "0"),
+                *("--data-dir", str(folder / "agent")),
+            ],
         )
 
     def _pureboot(self, name: str, arguments: list[str]) -> Program:

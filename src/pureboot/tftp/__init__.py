@@ -1,0 +1,1 @@
+"""TFTP, read-only: what firmware speaks before it speaks anything else."""
