@@ -229,7 +229,8 @@ class History:
         await self._at(host, process, lambda: self._sync(process))
 
     async def _sync(self, process: Process) -> int:
-        await process.connectivity.check_connectivity()
+        if not process.connectivity.is_online or self.dice.random() < 0.3:
+            await process.connectivity.check_connectivity()
         try:
             pages, items = await process.sync.sync_once()
         finally:

@@ -22,7 +22,7 @@ from tests.simulation.history import History, Stock
 from tests.simulation.invariants import Violation
 
 # Steps of a history before it heals.
-STEPS = 60
+STEPS = 45
 # In memory where there is such a place: what a power cut does to a disk is not simulated, so nothing need reach one.
 FOLDER = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
