@@ -65,10 +65,10 @@ def mortal_engines(fuse: Fuse, poisoned: set[str]) -> Iterator[None]:
     def commits(_: Connection) -> None:
         fuse.burn("central, before COMMIT")
 
-    def executes(_: Connection, __: object, statement: str, parameters: object, *___: object) -> None:
+    def executes(_: Connection, __: object, statement: str, parameters: Any, ___: object, many: bool) -> None:
         fuse.burn(f"central, before {statement[:30]!r}")
-        settles = statement.startswith("INSERT INTO sync_receipt")
-        if settles and any(id in str(parameters) for id in poisoned):
+        settles = statement.startswith("INSERT INTO sync_receipt (item_id,")
+        if settles and any(row[0] in poisoned for row in (parameters if many else [parameters])):
             raise RuntimeError("poison")
 
     listeners: list[tuple[str, Callable[..., None]]] = [

@@ -548,6 +548,7 @@ class History:
         """I11."""
         for process in self.processes:
             for lane, id in process.rows(_STOPPED):
+                self.checker.counts["stopped by poison"] += 1
                 first = process.rows(f"SELECT id FROM sync_queue WHERE lane = '{lane}' AND refused = 0 ORDER BY seq")
                 if first[0][0] not in self.central.poisoned:
                     raise Violation("I11", f"{process.name}: {id} waits, and nothing before it is poison")

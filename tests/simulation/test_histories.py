@@ -26,7 +26,7 @@ def test_a_thousand_histories_keep_every_invariant(record_property: Callable[[st
 
 
 EVERY_KIND = (
-    *("applied", "conflict", "rejected"),
+    *("applied", "conflict", "rejected", "stopped by poison"),
     *(f"conflict {kind}" for kind in ("state_mismatch", "missing_central", "site_claim")),
 )
 
