@@ -7,7 +7,8 @@ import pytest
 
 from tests.support.agent import HASTY, RunningAgent, init, running_agent
 from tests.support.central import RunningCentral, SetClock, running_central
-from tests.support.postgres import Postgres, empty_database, running_postgres
+from tests.support.postgres import empty_database
+from tests.support.postgres import postgres as postgres
 
 # Where it matters which database it is. The others ask about what lies before it, and run on SQLite.
 ON_BOTH = {
@@ -27,12 +28,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "database" in metafunc.fixturenames:
         both = metafunc.module.__name__.rpartition(".")[2] in ON_BOTH
         metafunc.parametrize("database", ["sqlite", "postgresql"] if both else ["sqlite"], indirect=True)
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    with running_postgres() as server:
-        yield server
 
 
 @pytest.fixture

@@ -103,3 +103,10 @@ def running_postgres(*, durable: bool = False) -> Iterator[Postgres]:
         yield Postgres(url)
     finally:
         started.cleanup()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """For the conftest of each folder whose tests want one."""
+    with running_postgres() as server:
+        yield server

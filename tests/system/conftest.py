@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.postgres import Postgres, empty_database, running_postgres
+from tests.support.postgres import empty_database
+from tests.support.postgres import postgres as postgres
 from tests.system.installer import Kernel, debian_kernel
 from tests.system.machine import make_disk
 
@@ -16,12 +17,6 @@ CACHE = Path(__file__).parents[2] / ".dev" / "kernel"
 def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A disk that says LOCAL-DISK-OK; machines may share it."""
     return make_disk(tmp_path_factory.mktemp("disk") / "disk.img")
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    with running_postgres() as server:
-        yield server
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
