@@ -1,7 +1,6 @@
 """Background work that goes on for as long as the agent does."""
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -31,9 +30,10 @@ class Loop:
     async def stop(self) -> None:
         """Returns once it has ended."""
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            # Until 3.12 `wait_for` swallows a cancellation that comes together with what it waited for (cpython 86296).
+            while not self._task.done():
+                self._task.cancel()
+                await asyncio.wait([self._task], timeout=0.1)
             self._task = None
 
     async def _forever(self) -> None:
