@@ -6,12 +6,10 @@ conflicts.
 
 import json
 import sqlite3
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from pureboot.central.generation import SPAN
 from pureboot.core.lifecycle import By, Edge, NodeState, Stage, is_legal
@@ -261,15 +259,3 @@ class Checker:
 _NODES = """
 SELECT id, base_version, base_state_rev, base_state, base_attempt, state, attempt, conflict_id FROM node
 """
-
-
-def lanes(rows: Iterable[tuple[object, ...]]) -> dict[str, list[Any]]:
-    found: defaultdict[str, list[Any]] = defaultdict(list)
-    for lane, *rest in rows:
-        found[str(lane)].append(rest)
-    return found
-
-
-def read_only(path: Path, sql: str) -> list[Any]:
-    with closing(sqlite3.connect(path)) as connection:
-        return connection.execute(sql).fetchall()
