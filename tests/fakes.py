@@ -108,7 +108,8 @@ class FakeCentral(httpx2.AsyncBaseTransport):
     `health` and `push` say how each behaves: `refuses` (no connection), `hangs` (no answer, ever), `slow` (an answer
     once `release()` was called), `garbage` (a captive portal's page with 200), `broken` (500), `busy` (503 with
     Retry-After), `unauthorised` (401), `too_large` (413 for more than `largest` items). `put_off` and `refused` name
-    lanes whose items central cannot settle now, or ever. `session` is how it answers who asks to write;
+    lanes whose items central cannot settle now, or ever. `slow_from` is the number of the first push that is answered
+    only once `release()` was called; 0: none. `session` is how it answers who asks to write;
     `fenced` names the epoch that may write while all others may not, and `spread` (ms) and `lease_seconds` are what a
     session is told.
     """
@@ -135,6 +136,8 @@ class FakeCentral(httpx2.AsyncBaseTransport):
         self.checks = 0
         self.put_off: set[str] = set()
         self.refused: set[str] = set()
+        self.ages: list[list[int]] = []
+        self.slow_from = 0
         self.lose_answers = 0
         self._receipts: dict[str, tuple[str, PushResult]] = {}
         self._expected: dict[str, int | None] = {}
@@ -170,11 +173,18 @@ class FakeCentral(httpx2.AsyncBaseTransport):
         body = json.loads(request.content) if request.content else {}
         if not is_health and not is_session:
             self.batches.append([item["id"] for item in body.get("items", [])])
+            self.ages.append([item["age_ms"] for item in body.get("items", [])])
+            if 0 < self.slow_from <= len(self.batches):
+                behaviour = "slow"
+                await self._tell()
         try:
             return await self._behave(behaviour, is_health, request, body)
         finally:
-            async with self._heard:
-                self._heard.notify_all()
+            await self._tell()
+
+    async def _tell(self) -> None:
+        async with self._heard:
+            self._heard.notify_all()
 
     async def _behave(
         self, behaviour: Behaviour, is_health: bool, request: httpx2.Request, body: dict[str, Any]

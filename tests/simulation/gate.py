@@ -1,4 +1,5 @@
-"""The mutation gate: what PROTOCOL 9 says must break when it is taken out, taken out of a copy of the source.
+"""The mutation gate: what PROTOCOL 9 says must break when it is taken out, taken out of a copy of the source; and what
+we found ourselves.
 
 A simulator that finds nothing proves nothing. Each row removes one piece of the protocol from the real code, by an edit
 of its text that must fit exactly once, and names the run that has to find a violation then.
@@ -89,6 +90,10 @@ MUTATIONS = (
                 "here.base_version if here is not None else None",
             ),
         ),
+    ),
+    Mutation(
+        "only what was taken beyond a plain answer goes before it is kept",
+        (Edit("agent/queue_processor.py", " and is_plain(answer, batch.generation)):", "):"),),
     ),
     Mutation(
         "feed position from a bigserial",

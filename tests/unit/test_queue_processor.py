@@ -11,6 +11,7 @@ import pytest
 from pureboot.agent import accounts
 from pureboot.agent.queue import QueueItem
 from pureboot.core.changes import NodeEvent
+from pureboot.core.errors import Clash
 from pureboot.core.lifecycle import By, Edge, NodeState, Stage
 from pureboot.core.mac import MacAddress
 from pureboot.core.reconcile import Strategy
@@ -712,3 +713,85 @@ async def test_stop_ends_a_push_under_way_and_loses_nothing(parts: Parts, centra
             await link.processor.stop()
             await link.processor.stop()
     assert [item.id for item in await parts.waiting()] == ids
+
+
+# What is taken while a push is under way
+
+
+async def test_what_one_push_brought_is_kept_while_the_next_is_under_way(parts: Parts, central: FakeCentral) -> None:
+    await both_know(parts, central)
+    ids = await says(parts, 12)
+    async with linked(parts, central, batch_size=4, batch_max=4) as link:
+        await link.connectivity.check_connectivity()
+        central.slow_from = 2
+        drain = asyncio.create_task(link.processor.process_queue())
+        await central.heard(lambda c: len(c.batches) == 2)
+        await asyncio.wait_for(parts.queue.settled(ids[3]), 5)
+        assert [item.id for item in await parts.waiting()] == ids[4:]
+        for id in (ids[4], ids[8]):  # one under way, one that follows it
+            with pytest.raises(Clash, match="on its way"):
+                await parts.queue.discard(id, "", "ada")
+        central.release()
+        assert (await drain).processed == 12
+    assert central.effects == ids
+
+
+async def test_nothing_overtakes_what_central_put_off(parts: Parts, central: FakeCentral) -> None:
+    await both_know(parts, central)
+    ids = await says(parts, 12)
+    central.put_off = {"n1"}
+    async with linked(parts, central, batch_size=5) as link:
+        await link.connectivity.check_connectivity()
+        await link.processor.process_queue()
+        assert central.batches == [ids[:5]]
+        await parts.queue.requeue(ids[0])
+        central.put_off = set()
+        await link.processor.process_queue()
+    assert central.effects == ids
+
+
+async def test_what_was_taken_before_a_restore_is_taken_anew(parts: Parts, central: FakeCentral) -> None:
+    """The feed tells of central's new life between the taking and the push: what was settled goes first again."""
+    await both_know(parts, central)
+    settled = await says(parts, 2)
+    async with linked(parts, central, batch_size=2, batch_max=2) as link:
+        await link.connectivity.check_connectivity()
+        await link.processor.process_queue()
+        ids = settled + await says(parts, 4)
+        central.slow_from = len(central.batches) + 1
+        drain = asyncio.create_task(link.processor.process_queue())
+        await central.heard(lambda c: len(c.batches) == 2)
+        central.restore(dict(central.nodes))
+        await parts.mirror.begin_generation(central.generation)
+        central.effects.clear()
+        central.release()
+        await drain
+        assert central.effects == ids
+
+
+async def test_a_central_that_grows_slow_is_not_hurried(parts: Parts, central: FakeCentral) -> None:
+    await both_know(parts, central)
+    await says(parts, 30)
+    async with linked(parts, central, batch_size=5) as link:
+        await link.connectivity.check_connectivity()
+        central.slow_from = 1
+        drain = asyncio.create_task(link.processor.process_queue())
+        await central.heard(lambda c: len(c.batches) == 1)
+        parts.clock.advance(3.0)
+        central.release()
+        await drain
+    assert [len(batch) for batch in central.batches] == [5, 5, 10, 10]
+
+
+async def test_what_waited_for_its_turn_tells_its_age_as_it_goes(parts: Parts, central: FakeCentral) -> None:
+    await both_know(parts, central)
+    await says(parts, 8)
+    async with linked(parts, central, batch_size=4, batch_max=4) as link:
+        await link.connectivity.check_connectivity()
+        central.slow_from = 1
+        drain = asyncio.create_task(link.processor.process_queue())
+        await central.heard(lambda c: len(c.batches) == 1)
+        parts.clock.advance(0.4)
+        central.release()
+        await drain
+    assert central.ages == [[0] * 4, [400] * 4]

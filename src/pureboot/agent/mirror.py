@@ -47,34 +47,38 @@ class Mirror:
         self._cache, self._queue, self._site, self._conflicts = cache, queue, site, conflicts
         queue.on_discard(lambda tx, lane: self._refold(tx, [lane]))
 
+    @property
+    def generation(self) -> int:
+        """Central's, as far as we have heard."""
+        return self._site.position.generation
+
     async def settle(self, items: list[PushItem], answer: PushAnswer, on_retry: OnRetry) -> None:
+        await self._cache.database.store.write(lambda tx: self.settle_in(tx, items, answer, on_retry))
+
+    def settle_in(self, tx: Transaction, items: list[PushItem], answer: PushAnswer, on_retry: OnRetry) -> None:
         """`on_retry` says what becomes of an item that central could not settle; called in the transaction."""
         lanes = {item.id: item.lane for item in items}
-
-        def work(tx: Transaction) -> None:
-            if answer.generation != self._site.position.generation:
-                self._turn_to(tx, answer.generation)
-            results = [result for result in answer.results if result.id in lanes]
-            for result in results:
-                if not result.settled:
-                    on_retry(tx, result)
-            self._queue.settle_all(tx, [result for result in results if result.settled])
-            touched = {id: None for result in results for id in self._settled(tx, lanes[result.id], result)}
-            for conflict in answer.conflicts:
-                self._store_conflict(tx, conflict)
-            for node in answer.nodes:
-                if node.doc is None:
-                    self._let_go(tx, node.id)
-            documents = {node.id: node.doc for node in answer.nodes if node.doc is not None}
-            self._store_nodes(tx, documents.values(), answer.generation)
-            self._refold(tx, touched | dict.fromkeys(documents))
-            unknown = [lanes[r.id] for r in results if r.code == UNKNOWN_NODE]
-            if any(self._cache.is_confirmed(tx, lane) for lane in unknown):
-                # Central was restored from a backup of before the node, and a pass over its feed left the row alone,
-                # for it had something to say. What central has now, another pass tells: a duplicate's outcome is old.
-                self._read_anew(tx)
-
-        await self._cache.database.store.write(work)
+        if answer.generation != self.generation:
+            self._turn_to(tx, answer.generation)
+        results = [result for result in answer.results if result.id in lanes]
+        for result in results:
+            if not result.settled:
+                on_retry(tx, result)
+        self._queue.settle_all(tx, [result for result in results if result.settled])
+        touched = {id: None for result in results for id in self._settled(tx, lanes[result.id], result)}
+        for conflict in answer.conflicts:
+            self._store_conflict(tx, conflict)
+        for node in answer.nodes:
+            if node.doc is None:
+                self._let_go(tx, node.id)
+        documents = {node.id: node.doc for node in answer.nodes if node.doc is not None}
+        self._store_nodes(tx, documents.values(), answer.generation)
+        self._refold(tx, touched | dict.fromkeys(documents))
+        unknown = [lanes[r.id] for r in results if r.code == UNKNOWN_NODE]
+        if any(self._cache.is_confirmed(tx, lane) for lane in unknown):
+            # Central was restored from a backup of before the node, and a pass over its feed left the row alone, for
+            # it had something to say. What central has now, another pass tells: a duplicate's outcome is old.
+            self._read_anew(tx)
 
     async def store_page(self, page: FeedPage) -> bool:
         """The cursor moves with what it stands for. The last page of a pass also says how fresh everything is.
@@ -83,7 +87,7 @@ class Mirror:
         """
 
         def work(tx: Transaction) -> bool:
-            if page.generation != self._site.position.generation:
+            if page.generation != self.generation:
                 self._turn_to(tx, page.generation)
                 return False
             if self._site.position.cursor == sweep.START:
@@ -107,7 +111,7 @@ class Mirror:
         the feed is read from its start. False: it is the one we are in."""
 
         def work(tx: Transaction) -> bool:
-            if generation == self._site.position.generation:
+            if generation == self.generation:
                 return False
             self._turn_to(tx, generation)
             return True
@@ -162,7 +166,7 @@ class Mirror:
         """Whether central has told of a node of this very name. A registration that was made under another one before
         may have made a node of its own: central had deleted this one meanwhile."""
         node = self._cache.find(tx, node_id)
-        return node is not None and node.base_generation == self._site.position.generation
+        return node is not None and node.base_generation == self.generation
 
     def _rename(self, tx: Transaction, old: str, new: str) -> None:
         self._cache.rename(tx, old, new)

@@ -201,31 +201,29 @@ class CentralProxy:
 
     async def open_session(self, request: SessionRequest) -> SessionGrant:
         """Raises Clash (fenced) while another copy of this agent may write."""
-        try:
-            return await self._client.open_session(request)
-        except CentralUnavailable:
-            self.connectivity.doubt()
-            raise
+        return await self._client.open_session(request)
 
     async def push(
-        self, items: list[PushItem], *, fence: int | None = None, accounts: Sequence[EpochAccount] = ()
+        self,
+        items: list[PushItem],
+        *,
+        fence: int | None = None,
+        accounts: Sequence[EpochAccount] = (),
+        generation: int | None = None,
     ) -> PushAnswer:
-        """Always safe to repeat. Raises CentralUnavailable and what else central answers."""
+        """Always safe to repeat. `generation`: central's, when the items were taken; left out, as we know it now.
+        Raises CentralUnavailable and what else central answers."""
         site = self._writing.site
         request = PushRequest(
             agent_id=self._agent_id,
             epoch=self._writing.queue.epoch,
-            generation=site.position.generation,
+            generation=site.position.generation if generation is None else generation,
             fence=fence,
             epoch_accounts=list(accounts),
             items=items,
         )
-        try:
-            answer = await self._client.push(request)
-            _check_complete(items, answer)
-        except CentralUnavailable:
-            self.connectivity.doubt()
-            raise
+        answer = await self._client.push(request)
+        _check_complete(items, answer)
         await self.connectivity.heard()
         return answer
 

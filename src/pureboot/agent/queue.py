@@ -166,15 +166,17 @@ class SyncQueue:
         """What a person should know of the room that is left; empty while there is plenty."""
         return self.bounds.problem(self.database.path, self.database.store.read_now(self.usage))
 
-    def take(self, tx: Transaction, limit: int) -> list[PushItem]:
-        """The next items to offer. From now on they are on their way, until `came_back`."""
-        items = self.batch(tx, limit)
-        self._on_their_way = frozenset(item.id for item in items)
-        counting.close(tx, self._on_their_way)
+    def take(self, tx: Transaction, limit: int, *, beyond: Collection[str] = ()) -> list[PushItem]:
+        """The next items to offer. From now on they are on their way, until `came_back`, and so are those `beyond`
+        which they are taken: they may go once central has settled all of those."""
+        items = self.batch(tx, limit, beyond)
+        offered = frozenset(item.id for item in items)
+        self._on_their_way = offered.union(beyond)
+        counting.close(tx, offered)
         return items
 
     def came_back(self) -> None:
-        """The push of what was taken has ended, one way or the other."""
+        """Nothing is on its way any more: what was taken has come back, one way or the other, or was not sent."""
         self._on_their_way = frozenset()
 
     def previous(self, tx: Transaction, lane: str) -> str | None:
@@ -217,10 +219,13 @@ class SyncQueue:
         refused = connection.execute("SELECT 1 FROM sync_queue WHERE id = ? AND refused = 1", [queue_id]).fetchone()
         return Outcome.REJECTED if refused else None
 
-    def batch(self, connection: sqlite3.Connection | Transaction, limit: int) -> list[PushItem]:
-        """The next items to offer: of each lane a prefix, none of a lane that is stopped or waits."""
+    def batch(
+        self, connection: sqlite3.Connection | Transaction, limit: int, beyond: Collection[str] = ()
+    ) -> list[PushItem]:
+        """The next items to offer: of each lane a prefix, once those `beyond` are settled; none of a lane that is
+        stopped or waits."""
         now = self.clock.stamp()
-        rows = connection.execute(BATCH, [now.boottime, limit]).fetchall()
+        rows = connection.execute(BATCH, [now.boottime, id_list(beyond), limit]).fetchall()
         return [push_item(item_of(row), Stamp.load(row["accepted"]), now) for row in rows]
 
     def settle(self, tx: Transaction, result: PushResult) -> bool:

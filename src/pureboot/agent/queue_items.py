@@ -70,7 +70,11 @@ HELD = """
 SELECT lane FROM sync_queue
 WHERE (status = 'failed' OR next_at > 0) AND refused = 0 AND (status = 'failed' OR next_at > ?)
 """
-BATCH = f"SELECT * FROM sync_queue WHERE status != 'failed' AND lane NOT IN ({HELD}) ORDER BY seq LIMIT ?"
+BATCH = f"""
+SELECT * FROM sync_queue
+WHERE status != 'failed' AND lane NOT IN ({HELD}) AND id NOT IN (SELECT value FROM json_each(?))
+ORDER BY seq LIMIT ?
+"""
 
 
 def id_list(ids: Iterable[str]) -> str:

@@ -5,11 +5,12 @@ import contextlib
 import logging
 import math
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 from pydantic import BaseModel
 
 from pureboot.agent import accounts
+from pureboot.agent.batch import Answered, Batch, alongside, is_plain
 from pureboot.agent.cache.state_cache import NodeStateCache
 from pureboot.agent.conflicts import ConflictTable
 from pureboot.agent.connectivity import ConnectivityMonitor
@@ -98,34 +99,75 @@ class QueueProcessor:
                 result.errors.append(error.message)
                 log.warning("push failed: %s", error.message)
                 self._rest(error)
+                if isinstance(error, CentralUnavailable):
+                    self.connectivity.doubt()  # after that: its recovery cuts the rest short
                 self._wake.set()
         result.remaining = self.queue.pending_count
         return result
 
     async def _drain(self, result: ProcessResult) -> None:
+        """One push after the other; while one is under way, what the last one brought is kept and the next is taken."""
         size = self.batch_size
         mended: set[str] = set()
-        while await self._ready() and (items := await self._next(size)):
+        answered: Answered | None = None
+        ahead: Batch | None = None
+        while batch := ahead or await self._first(size):
+            before, answered, ahead = answered, None, None
             began = self._now()
             try:
-                answer = await self._push(items)
-                await self._settle(items, answer, result)
+                # It goes only if central was quick, and then it may be twice as large.
+                async with alongside(self._meanwhile(before, batch, self._grown(size), result)) as keeping:
+                    answer = await self._push(batch)
+                ahead = keeping.result()
+                answered = Answered(batch, answer)
+                quick = self._now() - began < QUICK
+                if not (ahead and quick and self.connectivity.is_online and is_plain(answer, batch.generation)):
+                    ahead = None
+                    await self._settle(answered, result)
+                    answered = None
             except (TooLarge, Invalid, Malformed) as error:
-                if len(items) == 1:
-                    await self._put_off(items[0], error)
-                size = max(1, len(items) // 2)
+                if len(batch.items) == 1:
+                    await self._put_off(batch.items[0], error)
+                size = max(1, len(batch.items) // 2)
                 continue
             except Clash as error:
                 # The same twice in one drain is no restore: then it waits like any other failure.
-                if error.code in mended or not await self._mend(error):
+                if error.code in mended or not await self._mend(error, batch):
                     raise
                 mended.add(error.code)
                 continue
             finally:
-                self.queue.came_back()
+                if ahead is None:
+                    self.queue.came_back()
             self._failures = 0
-            size = min(size * 2, self._batch_max) if self._now() - began < QUICK else size
-            await self._sleep(answer.backpressure.after_ms / 1000)
+            size = self._grown(size) if quick else size
+            if after_ms := answer.backpressure.after_ms:
+                await self._sleep(after_ms / 1000)
+
+    def _grown(self, size: int) -> int:
+        return min(size * 2, self._batch_max)
+
+    async def _first(self, size: int) -> Batch | None:
+        """What to push while nothing is under way."""
+        if not await self._ready():
+            return None
+        return await self.queue.database.store.write(lambda tx: self._take(tx, size))
+
+    async def _meanwhile(self, before: Answered | None, batch: Batch, size: int, result: ProcessResult) -> Batch | None:
+        """Keeps what central answered `before`, and takes what may follow this batch: one transaction, of which central
+        needs to know nothing."""
+        if before is None and self.queue.pending_count <= len(batch.items):
+            return None
+
+        def work(tx: Transaction) -> Batch | None:
+            if before is not None:
+                self._keep(tx, before)
+            return self._take(tx, size, beyond=[item.id for item in batch.items])
+
+        ahead = await self.queue.database.store.write(work)
+        if before is not None:
+            _count(before.answer, result)
+        return ahead
 
     async def _ready(self) -> bool:
         """Whether there is somebody to push to and something to push. The first time after an outage it waits: a
@@ -140,22 +182,27 @@ class QueueProcessor:
             await self._sleep(self._chance() * self.session.spread)
         return self.connectivity.is_online
 
-    async def _push(self, items: list[PushItem]) -> PushAnswer:
+    async def _push(self, batch: Batch) -> PushAnswer:
         now = self._now()
         due = now >= self._accounts_at
         told = await self.queue.database.store.read(accounts.read) if due else []
-        answer = await self.proxy.push(items, fence=self.session.fence, accounts=told)
+        items = batch.aged(now)
+        answer = await self.proxy.push(items, fence=self.session.fence, accounts=told, generation=batch.generation)
         self.session.prolonged()
         self._accounts_at = now + ACCOUNTS_EVERY if due else self._accounts_at
         return answer
 
-    async def _mend(self, error: Clash) -> bool:
-        """Whether the push may go again at once: its fence may only have grown old, and a central that was restored
+    async def _mend(self, error: Clash, batch: Batch) -> bool:
+        """Whether a push may go again at once: its fence may only have grown old, and a central that was restored
         from a backup has to hear again what it settled."""
         if error.code == Fenced.code:
             self.session.doubt()
             return True
-        return error.code == "generation_changed" and await self._mirror.begin_generation(await self.proxy.generation())
+        if error.code != "generation_changed":
+            return False
+        turned = await self._mirror.begin_generation(await self.proxy.generation())
+        # The feed may have told of it between the taking and the push.
+        return turned or batch.generation != self._mirror.generation
 
     async def start(self) -> None:
         self._loop.start()
@@ -198,11 +245,17 @@ class QueueProcessor:
             await asyncio.wait_for(self._rested.wait(), self._pause)
         self._rested.set()
 
-    async def _next(self, size: int) -> list[PushItem]:
-        return await self.queue.database.store.write(lambda tx: self.queue.take(tx, size))
+    def _take(self, tx: Transaction, size: int, beyond: Collection[str] = ()) -> Batch | None:
+        items = self.queue.take(tx, size, beyond=beyond)
+        return Batch(items, self._mirror.generation, self._now()) if items else None
 
-    async def _settle(self, items: list[PushItem], answer: PushAnswer, result: ProcessResult) -> None:
+    async def _settle(self, answered: Answered, result: ProcessResult) -> None:
+        await self.queue.database.store.write(lambda tx: self._keep(tx, answered))
+        _count(answered.answer, result)
+
+    def _keep(self, tx: Transaction, answered: Answered) -> None:
         stopped: set[str] = set()
+        items = answered.batch.items
         lanes = {item.id: item.lane for item in items}
 
         def on_retry(tx: Transaction, outcome: PushResult) -> None:
@@ -211,11 +264,7 @@ class QueueProcessor:
                 stopped.add(lane)
                 self._count_retry(tx, outcome.id, outcome.reason or "central asked to try it later")
 
-        await self._mirror.settle(items, answer, on_retry)
-        failed = sum(r.effect is Outcome.REJECTED for r in answer.results)
-        result.failed += failed
-        result.processed += sum(r.settled for r in answer.results) - failed
-        result.errors += [r.reason for r in answer.results if r.reason and r.effect is Outcome.REJECTED]
+        self._mirror.settle_in(tx, items, answered.answer, on_retry)
 
     async def _put_off(self, item: PushItem, error: PureBootError) -> None:
         """One item that central cannot even read."""
@@ -246,6 +295,13 @@ class QueueProcessor:
 
     def _now(self) -> float:
         return self.queue.clock.stamp().boottime
+
+
+def _count(answer: PushAnswer, result: ProcessResult) -> None:
+    failed = sum(r.effect is Outcome.REJECTED for r in answer.results)
+    result.failed += failed
+    result.processed += sum(r.settled for r in answer.results) - failed
+    result.errors += [r.reason for r in answer.results if r.reason and r.effect is Outcome.REJECTED]
 
 
 def _mirror(queue: SyncQueue) -> Mirror:
