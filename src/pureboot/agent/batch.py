@@ -58,5 +58,6 @@ async def alongside(work: Coroutine[Any, Any, T]) -> AsyncIterator[asyncio.Task[
     finally:
         if not task.done():
             await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()  # where the block failed, its error is the one to tell of
+        error = None if task.cancelled() else task.exception()
+        if error and not isinstance(error, Exception):
+            raise error  # the end of the process; any other is told by its result, or the block's own error is
