@@ -35,6 +35,10 @@ class AgentBootService:
         self._budget = budget
         self._advertise_url = advertise_url.rstrip("/")
 
+    def base_url(self, request: Request) -> str:
+        """This agent's address for the machine that asks, without a slash at its end."""
+        return self._advertise_url or str(request.base_url).rstrip("/")
+
     async def get_boot_script(self, mac: str, request: Request) -> str:
         """Raises Malformed for what is no MAC, and nothing else: what goes wrong inside becomes a boot of the local
         disk that names the reason."""
@@ -46,7 +50,7 @@ class AgentBootService:
                 return await self.offline_generator.generate_script(
                     mac,
                     hardware_info=hardware_info(request),
-                    base_url=self._advertise_url or str(request.base_url).rstrip("/"),
+                    base_url=self.base_url(request),
                 )
         except Malformed:
             raise

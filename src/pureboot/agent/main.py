@@ -40,11 +40,13 @@ from pureboot.agent.routes.files import file_routes
 from pureboot.agent.routes.nodes import node_routes
 from pureboot.agent.routes.queue import QueueDesk
 from pureboot.agent.routes.status import Status
+from pureboot.agent.routes.templates import Templates
 from pureboot.agent.site import SiteState
 from pureboot.agent.sync import CacheSyncService
 from pureboot.agent.tftp import BootLoaders, TftpService
 from pureboot.config.settings import AgentSettings
 from pureboot.core.errors import Busy, SettingsError
+from pureboot.rendering.renderer import Renderer
 from pureboot.storage.lock import FolderLock
 from pureboot.tftp.server import TftpServer
 from pureboot.wire.http import bind, serve_http
@@ -191,6 +193,10 @@ class SiteAgent:
             sent_retention_days=settings.sent_retention_days,
         )
 
+        self.renderer = Renderer()
+        templates = Templates(
+            self.state_cache, self.site, self.fetcher, self.renderer, base_url=self.boot_service.base_url
+        )
         progress = InstallProgress(self.state_cache, self.site, self.journal)
         collector = SiteCollector(
             self.heartbeat.collect,
@@ -218,6 +224,7 @@ class SiteAgent:
                 *boot_routes(self.boot_service),
                 *node_routes(self.proxy, self.state_cache, may_install=self.offline_generator.may_install),
                 *file_routes(self.fetcher, served=progress.served),
+                *templates.routes(),
                 *QueueDesk(people, self.sync_queue).routes(),
                 *status.routes(),
             ],
@@ -233,6 +240,7 @@ class SiteAgent:
     async def stop(self) -> None:
         for part in (self.housekeeping, self.heartbeat, self.sync, self.queue_processor, self.connectivity):
             await part.stop()
+        await self.renderer.aclose()
         await self.fetcher.aclose()
         await self._http.aclose()
         self.database.close()

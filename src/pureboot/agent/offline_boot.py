@@ -5,6 +5,8 @@ The same path answers online and offline; what differs is what `core.boot.decide
 
 import logging
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from pureboot.agent.cache.content_cache import ContentCache
@@ -16,12 +18,14 @@ from pureboot.agent.observations import Observations
 from pureboot.agent.proxy import CentralProxy
 from pureboot.agent.queue import SyncQueue
 from pureboot.agent.site import SiteState
+from pureboot.agent.variables import Variables
 from pureboot.core import boot, ipxe
 from pureboot.core.boot import Decision, DefaultAction, Halt, Install, KnownNode, LocalDisk, UnknownNode
-from pureboot.core.errors import Busy
+from pureboot.core.errors import Busy, Invalid
 from pureboot.core.lifecycle import Autonomy, NodeState
 from pureboot.core.mac import MacAddress
-from pureboot.core.node import InstallMethod, Workflow, clean_facts
+from pureboot.core.node import Workflow, clean_facts
+from pureboot.rendering.language import check_line, render_line
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +82,7 @@ class OfflineBootGenerator:
         self._stale_after = stale_after
         self._confirm_budget = confirm_budget
         self._base_url = base_url
+        self._variables = Variables(state_cache, self._site)
 
     async def generate_script(
         self, mac: str, hardware_info: dict[str, str] | None = None, *, base_url: str = ""
@@ -88,12 +93,14 @@ class OfflineBootGenerator:
         """
         address = MacAddress.parse(mac)
         facts = facts_of(hardware_info or {})
+        base_url = base_url or self._base_url
         decision, node = await self._settled(address, facts)
         if node is not None:
             self._observations.saw(node.node_id)
+            decision = await self._filled_in(decision, node, base_url)
         link = self.link()
         self.boots[type(decision).__name__, link] += 1
-        return ipxe.render(decision, self._banner(address, node, link, base_url or self._base_url))
+        return ipxe.render(decision, self._banner(address, node, link, base_url))
 
     def link(self) -> ipxe.Link:
         if not self._link.is_online:
@@ -113,16 +120,16 @@ class OfflineBootGenerator:
         """Whether a boot of this node would install it now."""
         return isinstance(self.decide(MacAddress.parse(node.mac_address))[0], Install)
 
-    def decide(self, address: MacAddress) -> tuple[Decision, CachedNode | None]:
-        """What the machine would be told now, and of which node; changes nothing."""
+    def decide(self, address: MacAddress, facts: Mapping[str, str] | None = None) -> tuple[Decision, CachedNode | None]:
+        """What the machine that says this of itself would be told now, and of which node; changes nothing."""
         node = self.state_cache.by_mac(address)
-        known = UnknownNode(self.state_cache.last_state(address)) if node is None else self._known(node)
+        known = UnknownNode(self.state_cache.last_state(address)) if node is None else self._known(node, facts or {})
         return boot.decide(known, self._view(), now=0.0), node
 
     async def _settled(self, address: MacAddress, facts: dict[str, str]) -> tuple[Decision, CachedNode | None]:
         asked = False
         for _ in range(LOOKS):
-            decision, node = self.decide(address)
+            decision, node = self.decide(address, facts)
             try:
                 if node is None and not asked and self._registers(decision, address):
                     asked = True
@@ -164,7 +171,16 @@ class OfflineBootGenerator:
             node = await self._journal.issue_token(node)
         return decision, node
 
-    def _known(self, node: CachedNode) -> KnownNode:
+    async def _filled_in(self, decision: Decision, node: CachedNode, base_url: str) -> Decision:
+        """The lines of an install with the node's own values in them."""
+        if not isinstance(decision, Install) or "{" not in decision.workflow.cmdline + decision.workflow.boot_url:
+            return decision
+        workflow = decision.workflow
+        values = await self._variables.of(node, workflow, base_url)
+        cmdline, boot_url = render_line(workflow.cmdline, values), render_line(workflow.boot_url, values)
+        return replace(decision, workflow=replace(workflow, cmdline=cmdline, boot_url=boot_url))
+
+    def _known(self, node: CachedNode, facts: Mapping[str, str]) -> KnownNode:
         workflow = self._site.workflow(node.workflow_id)
         waits = node.state in (NodeState.PENDING, NodeState.REPROVISION, NodeState.INSTALLING)
         age = self._site.knowledge_age()
@@ -173,6 +189,7 @@ class OfflineBootGenerator:
             workflow=workflow,
             missing=self.missing(workflow) if waits else (),
             absent=self.absent(workflow) if waits else (),
+            unfit=_unfit(workflow, facts) if waits and workflow else "",
             begun=self._journal.has_begun(node) or _begun_elsewhere(workflow, node),
             disputed=node.disputed,
             approved_at=None if age is None else -age,
@@ -207,9 +224,18 @@ class OfflineBootGenerator:
         )
 
 
+def _unfit(workflow: Workflow, facts: Mapping[str, str]) -> str:
+    try:
+        check_line(workflow.cmdline)
+        check_line(workflow.boot_url)
+    except Invalid as error:
+        return f"its workflow cannot be used: {error.message.rstrip('.')}"
+    return boot.misfit(workflow, facts)
+
+
 def _carries_token(decision: Decision) -> bool:
-    """An ISO or another script has no kernel command line of ours that could hand one to the installer."""
-    return isinstance(decision, Install) and decision.workflow.install_method is InstallMethod.KERNEL
+    """An image or a script from elsewhere has no word of ours that could hand one to the installer."""
+    return isinstance(decision, Install) and bool(decision.workflow.boots)
 
 
 def _begun_elsewhere(workflow: Workflow | None, node: CachedNode) -> bool:

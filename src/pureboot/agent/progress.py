@@ -21,6 +21,6 @@ class InstallProgress:
             return
         handed = self._handed.setdefault(boot_token, set())
         handed.add(name)
-        if handed.issuperset(workflow.content):
+        if handed.issuperset(workflow.boots):
             del self._handed[boot_token]
             await self._journal.mark_begun(boot_token)

@@ -127,10 +127,13 @@ def _workflow(document: WorkflowDocument) -> Workflow:
         id=document.id,
         name=document.name,
         install_method=document.install_method,
+        architecture=document.architecture,
+        boot_mode=document.boot_mode,
         kernel=document.kernel,
         initrd=tuple(document.initrd),
         cmdline=document.cmdline,
         boot_url=document.boot_url,
+        templates=document.templates,
         done_when=document.done_when,
     )
 

@@ -8,11 +8,12 @@ from sqlalchemy import Connection, Row, delete, insert, or_, select, update
 from pureboot.central import tables as t
 from pureboot.central.bodies import WorkflowPatch
 from pureboot.central.clock import new_id
-from pureboot.central.content import check_name
+from pureboot.central.content import check_name, check_path
 from pureboot.central.positions import EVERYWHERE, publish
 from pureboot.central.sql import count, locked, page_by
 from pureboot.core.errors import Clash, Invalid, NotFound
 from pureboot.core.node import InstallMethod
+from pureboot.rendering.language import check_line
 from pureboot.wire.messages import ListPage, WorkflowDocument, WorkflowFields
 
 
@@ -58,12 +59,20 @@ def change(conn: Connection, ref: str, patch: WorkflowPatch, now: datetime) -> W
 def _checked(conn: Connection, fields: WorkflowFields, id: str) -> dict[str, Any]:
     if conn.execute(select(t.workflow.c.id).where(t.workflow.c.name == fields.name, t.workflow.c.id != id)).first():
         raise Clash(f"There is a workflow {fields.name!r} already.", code="name_taken", hint="Choose another name.")
+    for field, line in (("cmdline", fields.cmdline), ("boot_url", fields.boot_url)):
+        try:
+            check_line(line)
+        except Invalid as error:
+            raise Invalid(f"{field}: {error.message}", code=error.code, hint=error.hint) from None
     if fields.install_method is InstallMethod.KERNEL and not fields.kernel:
         raise Invalid("kernel: an install by kernel needs one.", hint="Name it as category/path.")
     if fields.install_method is not InstallMethod.KERNEL and not fields.boot_url:
         raise Invalid(f"boot_url: an install by {fields.install_method} needs one.")
-    for name in filter(None, (fields.kernel, *fields.initrd, *fields.templates.values())):
+    boot_file = fields.boot_url if "://" not in fields.boot_url else ""
+    for name in filter(None, (fields.kernel, *fields.initrd, boot_file, *fields.templates.values())):
         check_name(name)
+    for path in fields.templates:
+        check_path(path)
     return fields.model_dump(mode="json")
 
 

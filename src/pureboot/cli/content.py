@@ -41,6 +41,23 @@ def put(
     except OSError as error:
         raise PureBootError(f"{file} cannot be read: {error.strerror}.") from None
     show.said(row, f"{name} is at central: {size} bytes, {row['digest']}.", json=json)
+    if fault := _template_fault(name, file):
+        typer.echo(f"As a template it cannot be used: {fault}", err=True)
+
+
+def _template_fault(name: str, file: Path) -> str:
+    """What would keep installers from getting it; empty for what is no template."""
+    from pureboot.rendering.language import FILE_BYTES, check_file
+
+    if not name.startswith("templates/") or file.stat().st_size > FILE_BYTES:
+        return ""
+    try:
+        check_file(file.read_text("utf-8"))
+    except UnicodeDecodeError:
+        return "it is no UTF-8 text."
+    except Invalid as error:
+        return error.message
+    return ""
 
 
 @app.command("list")

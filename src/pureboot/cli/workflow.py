@@ -8,6 +8,7 @@ import typer
 from pureboot.cli import names, show
 from pureboot.cli.options import AsJson, Workflow, given, group
 from pureboot.cli.remote import central
+from pureboot.core.errors import Invalid
 from pureboot.core.node import DoneWhen, InstallMethod
 
 app = group("Workflows: how machines are installed.")
@@ -27,7 +28,13 @@ def create(
     kernel: Annotated[str | None, typer.Option(metavar="CATEGORY/PATH", help="Content to boot.")] = None,
     initrd: Annotated[list[str] | None, typer.Option(metavar="CATEGORY/PATH", help="Repeat it for more.")] = None,
     cmdline: Annotated[str | None, typer.Option(help="The kernel's command line.")] = None,
-    boot_url: Annotated[str | None, typer.Option(help="Address for the methods sanboot and chain.")] = None,
+    boot_url: Annotated[
+        str | None, typer.Option(help="For the methods sanboot and chain: an address, or content as CATEGORY/PATH.")
+    ] = None,
+    template: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=CATEGORY/PATH", help="An answer file, as the installer asks for it. Repeat it."),
+    ] = None,
     install_method: Annotated[InstallMethod | None, typer.Option(help="How it starts.")] = None,
     architecture: Annotated[str | None, typer.Option(help="The machines it is for.")] = None,
     boot_mode: Annotated[BootMode | None, typer.Option(help="The firmware it is for.")] = None,
@@ -41,6 +48,7 @@ def create(
         initrd=initrd or None,
         cmdline=cmdline,
         boot_url=boot_url,
+        templates=_templates(template or []) or None,
         install_method=install_method,
         architecture=architecture,
         boot_mode=boot_mode,
@@ -49,6 +57,13 @@ def create(
     with central() as remote:
         row = remote.send("POST", "workflows", json=fields)
     show.said(row, f"Workflow {row['name']} is {row['id']}.", json=json)
+
+
+def _templates(pairs: list[str]) -> dict[str, str]:
+    for pair in pairs:
+        if not all(pair.partition("=")):
+            raise Invalid(f"{pair!r} names no template.", hint="Write preseed.cfg=templates/debian.cfg.")
+    return {name: content for name, _, content in (pair.partition("=") for pair in pairs)}
 
 
 @app.command("list")

@@ -7,6 +7,7 @@ Two rules hold it together. An install only starts, or starts over, through an e
 approval wipes a disk in a loop. And whenever something is unclear the machine boots its own disk and is told why.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -39,13 +40,15 @@ class KnownNode:
     `begun`: the attempt in `stage` has taken hold of the machine: it has its kernel and initrd, or said so.
     `approved_at`: when central last showed the approval, on the same clock as `now`; None when the clock cannot tell.
     `missing`: content of the workflow that is not whole and verified on the site's disk. `absent`: content of it that
-    central does not have either, so that it could not be fetched.
+    central does not have either, so that it could not be fetched. `unfit`: why the workflow is none for this machine,
+    as the end of a sentence; see `misfit`.
     """
 
     stage: Stage
     workflow: Workflow | None = None
     missing: tuple[str, ...] = ()
     absent: tuple[str, ...] = ()
+    unfit: str = ""
     begun: bool = False
     disputed: bool = False
     approved_at: float | None = None
@@ -101,6 +104,24 @@ _DISK_BECAUSE = {
 }
 
 
+def misfit(workflow: Workflow, facts: Mapping[str, str]) -> str:
+    """Why the machine that says this of itself is not one the workflow is for; empty where nothing speaks against it.
+
+    iPXE's `platform` is the firmware; its `buildarch` is its own build, i386 on any PC that starts by BIOS.
+    """
+    firmware = {"efi": "uefi", "pcbios": "bios"}.get(facts.get("platform", ""))
+    if firmware and workflow.boot_mode not in ("any", firmware):
+        return f"its workflow is for {workflow.boot_mode.upper()}, and this machine starts by {firmware.upper()}"
+    build = facts.get("architecture", "")
+    if build and workflow.architecture and _is_arm(build) != _is_arm(workflow.architecture):
+        return f"its workflow is for {workflow.architecture}, and this machine says {build}"
+    return ""
+
+
+def _is_arm(architecture: str) -> bool:
+    return architecture.lower().startswith(("arm", "aarch"))
+
+
 def decide(node: KnownNode | UnknownNode, site: Site, now: float) -> Decision:
     match node:
         case UnknownNode(last_state):
@@ -130,6 +151,8 @@ def _unknown(last_state: NodeState | None, site: Site) -> Decision:
 def _approved(node: KnownNode, site: Site, now: float) -> Decision:
     if node.workflow is None:
         return LocalDisk("It is approved, but its workflow is not known here.")
+    if node.unfit:
+        return LocalDisk(f"Its install is approved, but {node.unfit}.")
     if node.absent:
         return LocalDisk(f"Its install is approved, but central has no content {_some(node.absent)}.")
     if refusal := None if site.online else _refusal(node, site, now):
@@ -162,6 +185,8 @@ def _installing(node: KnownNode, site: Site) -> Decision:
         return _settled(node, site, _S.INSTALLED, "Its install is done: it came back.")
     if node.begun and attempt >= MAX_ATTEMPTS:
         return _settled(node, site, _S.INSTALL_FAILED, f"Its install failed {MAX_ATTEMPTS} times.")
+    if node.unfit:
+        return LocalDisk(f"Its install waits, since {node.unfit}.")
     if node.absent:
         return LocalDisk(f"Its install waits, since central has no content {_some(node.absent)}.")
     if not site.online and node.missing:

@@ -187,9 +187,10 @@ def _install(workflow: Workflow, banner: Banner) -> list[str]:
         case InstallMethod.KERNEL:
             commands = _kernel(workflow, banner)
         case InstallMethod.SANBOOT:
-            commands = [f"sanboot --no-describe {words(workflow.boot_url)} || goto failed"]
+            commands = [f"sanboot --no-describe {_boot_url(workflow, banner)} || goto failed"]
         case InstallMethod.CHAIN:
-            commands = [f"chain --timeout {_PATIENCE['file']} --autofree {words(workflow.boot_url)} || goto failed"]
+            patience = f"--timeout {_PATIENCE['file']}"
+            commands = [f"chain {patience} --autofree {_boot_url(workflow, banner)} || goto failed"]
     return [
         *commands,
         "",
@@ -219,6 +220,10 @@ def _kernel(workflow: Workflow, banner: Banner) -> list[str]:
         ),
         "boot || goto failed",
     ]
+
+
+def _boot_url(workflow: Workflow, banner: Banner) -> str:
+    return _file(workflow.boot_file, banner) if workflow.boot_file else _word(workflow.boot_url)
 
 
 def _file(name: str, banner: Banner) -> str:

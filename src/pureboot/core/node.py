@@ -1,5 +1,7 @@
 """A node: a machine as the system knows it."""
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -43,6 +45,10 @@ class Node:
     facts: dict[str, str] = field(default_factory=dict)
 
 
+# Content that a command line hands to the installer by its address.
+_NAMED = re.compile(r"{{ *agent\.files *}}/([\w+@=~.-]+/[\w+@=~./-]+)", re.ASCII)
+
+
 class InstallMethod(StrEnum):
     KERNEL = "kernel"
     SANBOOT = "sanboot"
@@ -58,7 +64,8 @@ class DoneWhen(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Workflow:
-    """How a machine is installed. `kernel` and `initrd` are content names, `category/path`."""
+    """How a machine is installed. `kernel` and `initrd` are content names, `category/path`; `boot_url` is one, or the
+    address of something elsewhere. `templates` are the answer files: what the installer asks for, and the content."""
 
     id: str
     name: str
@@ -68,8 +75,21 @@ class Workflow:
     cmdline: str = ""
     boot_url: str = ""
     done_when: DoneWhen = DoneWhen.REPORT
+    templates: Mapping[str, str] = field(default_factory=dict)
+    architecture: str = ""
+    boot_mode: str = "any"
+
+    @property
+    def boot_file(self) -> str:
+        """The content that `boot_url` names; empty where it is an address."""
+        return self.boot_url if "://" not in self.boot_url else ""
+
+    @property
+    def boots(self) -> tuple[str, ...]:
+        """The content that takes hold of the machine: once it has it all, its attempt has begun."""
+        return tuple(name for name in (self.kernel, *self.initrd, self.boot_file) if name)
 
     @property
     def content(self) -> tuple[str, ...]:
         """The files that have to be whole on disk before this install may start without central."""
-        return tuple(name for name in (self.kernel, *self.initrd) if name)
+        return tuple(dict.fromkeys([*self.boots, *_NAMED.findall(self.cmdline), *self.templates.values()]))

@@ -175,7 +175,7 @@ class NodeStateCache:
         for loser in losers:
             self._show_row(tx, loser)
 
-    def facts(self, tx: Transaction, node_id: str) -> dict[str, str]:
+    def facts(self, tx: Transaction | sqlite3.Connection, node_id: str) -> dict[str, str]:
         row = tx.execute("SELECT facts FROM node WHERE id = ?", [node_id]).fetchone()
         facts: dict[str, str] = json.loads(row["facts"]) if row else {}
         return facts
