@@ -20,7 +20,7 @@ from pureboot.agent.observations import Observations
 from pureboot.agent.queue import SyncQueue
 from pureboot.agent.site import SiteState
 from pureboot.core.errors import PureBootError
-from pureboot.wire.messages import AgentMetrics, Heartbeat
+from pureboot.wire.messages import AgentMetrics, Heartbeat, ReadinessSummary
 
 __all__ = ["AgentMetrics", "HeartbeatService"]
 
@@ -47,6 +47,7 @@ class HeartbeatService:
         interval: int = 60,
         active_boots: Callable[[], int] = lambda: 0,
         services: Callable[[], dict[str, str]] = dict,
+        readiness: Callable[[], ReadinessSummary] = ReadinessSummary,
         on_command: OnCommand,
     ) -> None:
         self.interval = interval
@@ -54,6 +55,7 @@ class HeartbeatService:
         self._queue, self._conflicts, self._cache, self._site = queue, conflicts, cache, site
         self._observations, self._data_dir = observations, data_dir
         self._active_boots, self._services, self._on_command = active_boots, services, on_command
+        self._readiness = readiness
         self._born = monotonic()
         self._due = asyncio.Event()
         self._loop = Loop("heartbeat", self._run)
@@ -70,6 +72,7 @@ class HeartbeatService:
             cache_hit_rate=_rate(self._cache.hits, self._cache.misses),
             cache_bytes=self._cache.usage,
             disk_free_bytes=shutil.disk_usage(self._data_dir).free,
+            readiness=self._readiness(),
             last_sync_at=self._site.last_pass.when if self._site.last_pass else None,
             is_online=self._connectivity.is_online,
             last_online_at=self._connectivity.last_online_at,

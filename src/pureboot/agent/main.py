@@ -35,6 +35,7 @@ from pureboot.agent.progress import InstallProgress
 from pureboot.agent.proxy import CentralProxy
 from pureboot.agent.queue import SyncQueue
 from pureboot.agent.queue_processor import QueueProcessor
+from pureboot.agent.readiness import Readiness
 from pureboot.agent.routes.boot import boot_routes
 from pureboot.agent.routes.files import file_routes
 from pureboot.agent.routes.nodes import node_routes
@@ -170,6 +171,7 @@ class SiteAgent:
             drain=self.queue_processor.process_queue,
             retry_delay=settings.queue_retry_delay,
         )
+        readiness = Readiness(self.state_cache, self.site, self.offline_generator)
         self.heartbeat = HeartbeatService(
             self.identity.agent_id,
             client,
@@ -183,6 +185,7 @@ class SiteAgent:
             interval=settings.heartbeat_interval,
             active_boots=lambda: self.boot_service.active,
             services=lambda: {"http": "running", "tftp": self.tftp.state},
+            readiness=readiness.summary,
             on_command=self._obey,
         )
         self.housekeeping = Housekeeping(
@@ -216,6 +219,7 @@ class SiteAgent:
             site=self.site,
             sync=self.sync,
             session=self.queue_processor.session,
+            readiness=readiness,
             notices=lambda: [*damaged_copies(self.database.path), *filter(None, [self.tftp.problem])],
             registry=registry_of(collector),
         )

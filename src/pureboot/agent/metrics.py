@@ -37,6 +37,9 @@ class SiteCollector(Collector):
             "pureboot_agent_nodes": ("Nodes this site knows.", self._nodes()),
             "pureboot_agent_active_boots": ("Boot requests being answered.", now.active_boots),
             "pureboot_agent_cache_bytes": ("Content on disk.", now.cache_bytes),
+            "pureboot_agent_installable_nodes": ("Nodes with a workflow.", now.readiness.total),
+            "pureboot_agent_ready_nodes": ("Those it could install without central.", now.readiness.ready),
+            "pureboot_agent_content_missing": ("Files it lacks for the others.", now.readiness.missing_total),
             "pureboot_agent_disk_free_bytes": ("Free space beside it.", now.disk_free_bytes),
             "pureboot_agent_tftp_active": ("TFTP transfers under way.", self._tftp.active),
         }

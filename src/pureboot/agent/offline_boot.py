@@ -22,7 +22,7 @@ from pureboot.agent.variables import Variables
 from pureboot.core import boot, ipxe
 from pureboot.core.boot import Decision, DefaultAction, Halt, Install, KnownNode, LocalDisk, UnknownNode
 from pureboot.core.errors import Busy, Invalid
-from pureboot.core.lifecycle import Autonomy, NodeState
+from pureboot.core.lifecycle import Autonomy, NodeState, Stage
 from pureboot.core.mac import MacAddress
 from pureboot.core.node import Workflow, clean_facts
 from pureboot.rendering.language import check_line, render_line
@@ -37,6 +37,7 @@ FACTS = {
     "product": "model",
     "buildarch": "architecture",
 }
+_WAITS = frozenset({NodeState.PENDING, NodeState.REPROVISION, NodeState.INSTALLING})
 # Between two looks another request of the same machine may have moved the node; more than a few times is no accident.
 LOOKS = 4
 # Seconds after which a boot image from elsewhere counts as fetched.
@@ -126,6 +127,12 @@ class OfflineBootGenerator:
         known = UnknownNode(self.state_cache.last_state(address)) if node is None else self._known(node, facts or {})
         return boot.decide(known, self._view(), now=0.0), node
 
+    def refusal_without_central(self, node: CachedNode) -> str:
+        """Why a boot would not install the node if central were gone and the node approved just now; "" if it would."""
+        approved = node if node.state in _WAITS else node.at(Stage(NodeState.PENDING), node.updated_at)
+        decision = boot.decide(self._known(approved, {}), replace(self._view(), online=False), now=0.0)
+        return "" if isinstance(decision, Install) else decision.reason
+
     async def _settled(self, address: MacAddress, facts: dict[str, str]) -> tuple[Decision, CachedNode | None]:
         asked = False
         for _ in range(LOOKS):
@@ -182,7 +189,7 @@ class OfflineBootGenerator:
 
     def _known(self, node: CachedNode, facts: Mapping[str, str]) -> KnownNode:
         workflow = self._site.workflow(node.workflow_id)
-        waits = node.state in (NodeState.PENDING, NodeState.REPROVISION, NodeState.INSTALLING)
+        waits = node.state in _WAITS
         age = self._site.knowledge_age()
         return KnownNode(
             stage=node.stage,

@@ -173,6 +173,27 @@ def cache(port: Port = None, data_dir: DataDir = None, config: Config = None, js
 
 
 @app.command()
+def readiness(port: Port = None, data_dir: DataDir = None, config: Config = None, json: AsJson = False) -> None:
+    """Show which machines this site could install without central, and what keeps it from the others."""
+    columns = {
+        "MAC": "mac_address",
+        "HOSTNAME": "hostname",
+        "STATE": "state",
+        "WORKFLOW": "workflow",
+        "READY": "ready",
+        "WHY NOT": "reason",
+    }
+    with _local(config, data_dir, port) as agent:
+        report = agent.get("api/v1/agent/readiness")
+    if json:
+        show.record(report, json=True)
+        return
+    if report["items"]:
+        show.listing(report["items"], columns, json=False, empty="")
+    typer.echo(report["summary"])
+
+
+@app.command()
 def sync(port: Port = None, data_dir: DataDir = None, config: Config = None, json: AsJson = False) -> None:
     """Hear central out now, and fetch what approved machines need."""
     with _local(config, data_dir, port) as agent:

@@ -124,6 +124,14 @@ def update(
 
 
 @app.command()
+def health(site: Site, json: AsJson = False) -> None:
+    """Show how a site is: its agent's last words, its nodes, conflicts and notices."""
+    with central() as remote:
+        row = remote.get(f"sites/{names.site(remote, site)['id']}/health")
+    show.record(row, json=json)
+
+
+@app.command()
 def delete(site: Site) -> None:
     """Delete a site that has no nodes."""
     with central() as remote:

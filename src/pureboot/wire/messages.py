@@ -478,6 +478,56 @@ class AgentCredential(Lenient):
     heartbeat_interval: int = 60
 
 
+class NodeReadiness(Lenient):
+    """`ready`: without central, a boot would install it, once it is `approved`; else `reason` says what keeps it."""
+
+    node_id: str
+    mac_address: str
+    hostname: str
+    state: NodeState
+    workflow_id: str | None
+    workflow: str
+    approved: bool
+    ready: bool
+    reason: str
+
+
+class MissingContent(Lenient):
+    """`size` is None for what central has not got either."""
+
+    name: str
+    size: int | None
+
+
+class ReadinessSummary(Lenient):
+    """Of `total` nodes that have a workflow the site can install `ready` without central. `missing` names the first of
+    `missing_total` files that it lacks for the others."""
+
+    ready: int = 0
+    total: int = 0
+    missing: list[str] = []
+    missing_total: int = 0
+
+    def sentence(self, site: str) -> str:
+        if not self.total:
+            return f"Site {site} has no machine with a workflow."
+        told = f"Site {site} can install {self.ready} of {self.total} machines without central."
+        if not self.missing:
+            return told
+        more = self.missing_total - len(self.missing)
+        return f"{told} Missing: {', '.join(self.missing)}{f' and {more} more' if more > 0 else ''}."
+
+
+class ReadinessReport(Lenient):
+    """`summary` is a sentence for people. The nodes that are not ready come first, of those the approved ones."""
+
+    summary: str
+    ready: int
+    total: int
+    missing: list[MissingContent]
+    items: list[NodeReadiness]
+
+
 class AgentMetrics(Lenient):
     """What a heartbeat says of its site. Names and defaults of the offline fields are the user's contract."""
 
@@ -489,6 +539,7 @@ class AgentMetrics(Lenient):
     cache_hit_rate: float = 0.0
     cache_bytes: int = 0
     disk_free_bytes: int = 0
+    readiness: ReadinessSummary = ReadinessSummary()
     last_sync_at: datetime | None = None
 
     is_online: bool = True

@@ -16,6 +16,7 @@ from pureboot.agent.connectivity import ConnectivityMonitor
 from pureboot.agent.heartbeat import HeartbeatService
 from pureboot.agent.people import People
 from pureboot.agent.queue import SyncQueue
+from pureboot.agent.readiness import Readiness
 from pureboot.agent.session import Session
 from pureboot.agent.site import SiteState
 from pureboot.agent.sync import CacheSyncService
@@ -35,6 +36,7 @@ class Status:
         site: SiteState,
         sync: CacheSyncService,
         session: Session,
+        readiness: Readiness,
         notices: Callable[[], list[str]],
         registry: CollectorRegistry,
     ) -> None:
@@ -42,7 +44,7 @@ class Status:
         self._connectivity, self._heartbeat, self._queue = connectivity, heartbeat, queue
         self._detector, self._content, self._nodes = detector, content, nodes
         self._site, self._sync, self._registry = site, sync, registry
-        self._session, self._notices = session, notices
+        self._session, self._notices, self._readiness = session, notices, readiness
 
     def routes(self) -> list[Route]:
         return [
@@ -51,6 +53,7 @@ class Status:
             Route("/api/v1/agent/status", self.status, methods=["GET"]),
             Route("/api/v1/agent/conflicts", self.conflicts, methods=["GET"]),
             Route("/api/v1/agent/cache", self.cache, methods=["GET"]),
+            Route("/api/v1/agent/readiness", self.readiness, methods=["GET"]),
             Route("/api/v1/agent/sync", self.sync, methods=["POST"]),
         ]
 
@@ -79,6 +82,11 @@ class Status:
         self._people.admit(request)
         items = [{"name": f.name, "digest": f.digest, "size": f.size} for f in self._content.files()]
         return JSONResponse({"items": items, "next_cursor": None})
+
+    async def readiness(self, request: Request) -> Response:
+        """Which machines the site could install without central, and what keeps it from the others."""
+        self._people.admit(request)
+        return JSONResponse(self._readiness.report().model_dump(mode="json"))
 
     async def sync(self, request: Request) -> Response:
         self._people.admit(request)
