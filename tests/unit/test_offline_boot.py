@@ -15,7 +15,7 @@ from pureboot.agent.cache.content_cache import ContentCache
 from pureboot.agent.cache.state_cache import CachedNode, NodeStateCache
 from pureboot.agent.offline_boot import OfflineBootGenerator
 from pureboot.agent.queue import QueueItem
-from pureboot.core.errors import Malformed, StorageFull
+from pureboot.core.errors import Clash, Malformed, StorageFull
 from pureboot.core.lifecycle import Autonomy, NodeState, Stage
 from pureboot.core.mac import MacAddress
 from pureboot.wire.messages import ContentDocument, FeedItem, WorkflowDocument
@@ -328,6 +328,25 @@ async def test_a_clock_once_distrusted_is_not_trusted_after_a_restart(
             await again.database.store.write(again.site.keep_clock)
             assert "clock unknown" in await generator(again, content).generate_script(MAC)
         parts.clock.set_wall(7200)
+
+
+async def test_a_person_confirms_a_clock_that_is_right(parts: Parts, content: ContentCache, tmp_path: Path) -> None:
+    await approved(parts, content)
+    await parts.database.store.write(parts.site.keep_clock)
+    parts.database.close()
+    parts.clock.reboot(-3600)
+    with opened(tmp_path / "agent.db", parts.clock) as again:
+        assert "confirm-clock" in again.site.clock_problem
+        with pytest.raises(Clash, match="but central was last heard out at"):
+            await again.site.confirm_clock()
+        again.clock.set_wall(2 * 3600)
+        assert await again.site.confirm_clock() == pytest.approx(3600, abs=60)
+        assert again.site.clock_problem == ""
+    with opened(tmp_path / "agent.db", parts.clock) as after:
+        assert generator(after, content).may_install(after.node())
+        after.clock.advance(24 * 3600)
+        assert "the limit is 24 h" in await generator(after, content).generate_script(MAC)
+        assert await after.site.confirm_clock() > 24 * 3600  # no way around the limit
 
 
 async def test_a_file_that_changed_at_central_is_not_the_one_that_is_here(parts: Parts, content: ContentCache) -> None:

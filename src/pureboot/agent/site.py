@@ -1,14 +1,18 @@
 """What the agent knows of its site and of central as a whole: settings, workflows, content, and how fresh that is."""
 
+import logging
 import sqlite3
 from dataclasses import dataclass
 
 from pureboot.agent.clock import Clock, Stamp, carried_over
 from pureboot.agent.database import Database, set_meta
+from pureboot.core.errors import Clash
 from pureboot.core.lifecycle import Autonomy
 from pureboot.core.node import Workflow
 from pureboot.storage.sqlite import Transaction
 from pureboot.wire.messages import ContentCategory, ContentDocument, SiteDocument, WorkflowDocument
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,41 @@ class SiteState:
         if self._last_pass is None or self._last_pass.boot_id != now.boot_id:
             return None
         return max(0.0, now.boottime - self._last_pass.boottime)
+
+    @property
+    def clock_problem(self) -> str:
+        """What a person should know: after a reboot the wall clock cannot say how long ago central was heard."""
+        if self._last_pass is None or self.knowledge_age() is not None:
+            return ""
+        return (
+            "The clock cannot be trusted after this host's reboot, so approved installs wait for central (limited)."
+            " Set it right, then run `pureboot agent confirm-clock`."
+        )
+
+    async def confirm_clock(self) -> float:
+        """A person says that the wall clock is right: the seconds since central was last heard out are counted by it.
+        Where they were not in doubt, nothing changes. Raises Clash."""
+        if (age := self.knowledge_age()) is not None:
+            return age
+        last, now = self._last_pass, self.clock.stamp()
+        if last is None:
+            raise Clash("This site has never heard central out.", code="never_synced", hint="It has to reach it once.")
+        if now.wall < last.wall:
+            raise Clash(
+                f"This host's clock shows {now.when:%Y-%m-%d %H:%M} UTC, but central was last heard out at"
+                f" {last.when:%Y-%m-%d %H:%M} UTC.",
+                code="clock_wrong",
+                hint="Set the clock first.",
+            )
+        stamp = Stamp(now.boot_id, now.boottime - (now.wall - last.wall), last.wall)
+
+        def work(tx: Transaction) -> None:
+            set_meta(tx, "last_pass", stamp.dump())
+            tx.after_commit(lambda: setattr(self, "_last_pass", stamp))
+
+        await self.database.store.write(work)
+        log.warning("a person confirmed this host's clock: central was last heard out at %s", last.when)
+        return now.wall - last.wall
 
     def workflow(self, workflow_id: str | None) -> Workflow | None:
         return self._workflows.get(workflow_id) if workflow_id else None

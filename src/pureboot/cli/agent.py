@@ -194,6 +194,15 @@ def readiness(port: Port = None, data_dir: DataDir = None, config: Config = None
 
 
 @app.command()
+def confirm_clock(port: Port = None, data_dir: DataDir = None, config: Config = None, json: AsJson = False) -> None:
+    """Say that this host's clock is right, where a reboot left it in doubt: approved installs go by it again."""
+    with _local(config, data_dir, port) as agent:
+        answer = agent.send("POST", "api/v1/agent/clock/confirm")
+    hours = answer["knowledge_age_seconds"] / 3600
+    show.said(answer, f"Central was last heard out {hours:.1f} h ago, by this clock.", json=json)
+
+
+@app.command()
 def sync(port: Port = None, data_dir: DataDir = None, config: Config = None, json: AsJson = False) -> None:
     """Hear central out now, and fetch what approved machines need."""
     with _local(config, data_dir, port) as agent:

@@ -54,6 +54,7 @@ class Status:
             Route("/api/v1/agent/conflicts", self.conflicts, methods=["GET"]),
             Route("/api/v1/agent/cache", self.cache, methods=["GET"]),
             Route("/api/v1/agent/readiness", self.readiness, methods=["GET"]),
+            Route("/api/v1/agent/clock/confirm", self.confirm_clock, methods=["POST"]),
             Route("/api/v1/agent/sync", self.sync, methods=["POST"]),
         ]
 
@@ -93,6 +94,11 @@ class Status:
         result = await self._sync.sync_now()
         return JSONResponse({"items": result.items, "fetched": result.fetched, "missing": list(result.missing)})
 
+    async def confirm_clock(self, request: Request) -> Response:
+        """A person says that this host's clock is right."""
+        self._people.admit(request)
+        return JSONResponse({"knowledge_age_seconds": round(await self._site.confirm_clock())})
+
     async def metrics(self, request: Request) -> Response:
         self._people.admit(request)
         return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
@@ -102,7 +108,7 @@ class Status:
         problems = [
             *([self._sync.refused] if self._sync.refused else []),
             *([self._session.problem] if self._session.problem else []),
-            *([problem] if (problem := self._queue.crowded()) else []),
+            *filter(None, [self._queue.crowded(), self._site.clock_problem]),
             *self._notices(),
             *([f"{metrics.failed_queue_items} queued items failed."] if metrics.failed_queue_items else []),
             *([f"{metrics.conflicts_pending} conflicts wait to be settled."] if metrics.conflicts_pending else []),
