@@ -2,29 +2,19 @@
 
 import asyncio
 import logging
-from asyncio import to_thread
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import AbstractAsyncContextManager
-from io import BufferedWriter
-from pathlib import Path
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Iterable
 
+from pureboot.agent.bandwidth import Bandwidth
 from pureboot.agent.cache.content_cache import ContentCache
 from pureboot.agent.cache.content_index import CachedFile
+from pureboot.agent.download import PATIENCE, ContentSource, Download, Urgency
+from pureboot.agent.landing import Landing, Readable, Whole
 from pureboot.core.errors import Busy, CentralUnavailable, Invalid, NotFound, PureBootError
 from pureboot.wire.messages import ContentDocument
 
+__all__ = ["ContentFetcher", "ContentSource"]
+
 log = logging.getLogger(__name__)
-
-# Seconds without one byte from central, after which it counts as dead. Its WAN may be slow, but not silent.
-PATIENCE = 10.0
-
-
-class ContentSource(Protocol):
-    def download(self, name: str, offset: int = 0) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """The bytes of `name` from `offset` on. Entering raises CentralUnavailable, NotFound and what else central
-        refuses with; so does iterating, where the transfer ends early."""
-        ...
 
 
 class ContentFetcher:
@@ -38,20 +28,22 @@ class ContentFetcher:
         *,
         wanted: Callable[[str], ContentDocument | None],
         keep: Callable[[], frozenset[str]] = frozenset,
+        bandwidth: Bandwidth | None = None,
         patience: float = PATIENCE,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._cache = cache
-        self._source = source
+        self._download = Download(cache, source, bandwidth or Bandwidth(), patience, sleep)
         self._wanted = wanted
         self._keep = keep
-        self._patience = patience
-        self._flights: dict[tuple[str, str], asyncio.Task[CachedFile]] = {}
+        self._flights: dict[tuple[str, str], _Flight] = {}
 
     async def aclose(self) -> None:
         """Gives up the downloads under way; whoever waits for one gets CentralUnavailable."""
-        for flight in (flights := list(self._flights.values())):
-            flight.cancel()
-        await asyncio.gather(*flights, return_exceptions=True)
+        tasks = [flight.task for flight in self._flights.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def document(self, name: str) -> ContentDocument:
         """Raises NotFound."""
@@ -85,76 +77,103 @@ class ContentFetcher:
         if file := await self._cache.get(name, document.digest):
             return file
         flight = self._flight(document)
-        await asyncio.wait([flight])
-        if flight.cancelled():
-            raise CentralUnavailable("The agent is stopping.", hint="Ask again when it is back.")
-        return flight.result()
+        await asyncio.wait([flight.task])
+        if flight.task.cancelled():
+            raise _stopping()
+        return flight.task.result()
 
-    def _flight(self, document: ContentDocument) -> asyncio.Task[CachedFile]:
+    async def open(self, name: str) -> Readable:
+        """The file for a machine that waits for it, to be read while it lands; its download goes before those that look
+        ahead. Returns once central sends. Raises as `fetch` does; so does reading."""
+        document = self.document(name)
+        if file := await self._cache.get(name, document.digest):
+            return Whole(file)
+        flight = self._flight(document)
+        flight.urgency.hurry()
+        while True:
+            landing = flight.landing
+            try:
+                await landing.begun()
+            except PureBootError:
+                if flight.landing is landing:
+                    raise
+            else:
+                return landing
+
+    async def forget_parts(self, documents: Iterable[ContentDocument]) -> None:
+        """What landed of files that are not among central's current `documents` goes."""
+        await self._cache.forget_parts((document.name, document.digest) for document in documents)
+
+    def _flight(self, document: ContentDocument) -> "_Flight":
         key = document.name, document.digest
         if key not in self._flights:
-            self._flights[key] = asyncio.create_task(self._download(document), name=f"download of {document.name}")
-            self._flights[key].add_done_callback(lambda flight: self._landed(key, flight))
+            flight = _Flight(self._download, Landing(document), Urgency(self._download.bandwidth))
+            flight.task = asyncio.create_task(flight.fly(self._keep()), name=f"download of {document.name}")
+            flight.task.add_done_callback(lambda task: self._landed(key, task))
+            self._flights[key] = flight
         return self._flights[key]
 
-    def _landed(self, key: tuple[str, str], flight: asyncio.Task[CachedFile]) -> None:
+    def _landed(self, key: tuple[str, str], task: asyncio.Task[CachedFile]) -> None:
         del self._flights[key]
-        if not flight.cancelled() and (error := flight.exception()):
+        if not task.cancelled() and (error := task.exception()):
             log.warning("content could not be fetched: %s: %s", key[0], error)
 
-    async def _download(self, document: ContentDocument) -> CachedFile:
-        try:
-            return await self._transfer(document)
-        except TimeoutError:
-            raise CentralUnavailable(
-                f"Central sent nothing of {document.name} for {self._patience:g} s.", retry_after=self._patience
-            ) from None
-        except OSError as error:
-            raise Busy(
-                f"The agent cannot keep {document.name}: {error}.",
-                hint="Look at the disk of its cache.",
-                retry_after=60,
-            ) from error
-        except (Busy, NotFound):
-            raise
-        except PureBootError as error:
-            # Nothing that the machine that asks could mend. Wrong bytes are this file's trouble, not all of central's.
-            kind = Busy if isinstance(error, Invalid) else CentralUnavailable
-            raise kind(
-                f"Central did not deliver {document.name}: {error.message}", hint=error.hint, retry_after=self._patience
-            ) from error
 
-    async def _transfer(self, document: ContentDocument) -> CachedFile:
-        name, keep = document.name, self._keep()
-        async with (
-            asyncio.timeout(self._patience) as deadline,
-            self._source.download(name) as chunks,
-            # Central answers; only now does other content have to make room.
-            self._cache.landing(name, document.size, keep=keep) as path,
-        ):
-            await self._write(path, document, chunks, deadline)
-            deadline.reschedule(None)
-            return await self._cache.put(name, path, document.digest, keep=keep)
+class _Flight:
+    """One download, however many wait for it; fetched anew once where what was resumed turns out wrong."""
 
-    async def _write(
-        self, path: Path, document: ContentDocument, chunks: AsyncIterator[bytes], deadline: asyncio.Timeout
-    ) -> None:
-        loop = asyncio.get_running_loop()
-        left = document.size
-        file = _create(path)
+    task: asyncio.Task[CachedFile]
+
+    def __init__(self, download: Download, landing: Landing, urgency: Urgency) -> None:
+        self._download = download
+        self.landing, self.urgency = landing, urgency
+
+    async def fly(self, keep: frozenset[str]) -> CachedFile:
         try:
-            async for chunk in chunks:
-                left -= len(chunk)
-                if left < 0:
-                    raise Invalid(f"it sent more than the {document.size} bytes it announced.")
-                await to_thread(file.write, chunk)
-                deadline.reschedule(loop.time() + self._patience)
+            return await self._land(keep)
+        except _Spoilt as spoilt:
+            log.warning("what was resumed is wrong and is fetched anew: %s: %s", self.landing.name, spoilt.cause)
+            failed, self.landing = self.landing, Landing(self.landing.document)
+            failed.fail(_ours(failed.name, spoilt.cause, self._download.patience))
+            return await self._land(keep)
         finally:
-            await to_thread(file.close)
-        if left > 0:
-            raise Invalid(f"the transfer ended {left} bytes early.")
+            # However it ended, nobody is left waiting.
+            self.landing.fail(_stopping())
+            self.urgency.end()
+
+    async def _land(self, keep: frozenset[str]) -> CachedFile:
+        landing, patience = self.landing, self._download.patience
+        try:
+            file = await self._download.run(landing, self.urgency, keep)
+        except (PureBootError, OSError) as error:
+            if landing.was_resumed and isinstance(error, Invalid):
+                raise _Spoilt(error) from error
+            ours = _ours(landing.name, error, patience)
+            landing.fail(ours)
+            raise ours from error
+        landing.land(file)
+        return file
 
 
-def _create(path: Path) -> BufferedWriter:
-    # Not in a thread: a cancelled wait for one would lose the open file.
-    return path.open("wb")
+class _Spoilt(Exception):
+    def __init__(self, cause: Invalid) -> None:
+        super().__init__(cause.message)
+        self.cause = cause
+
+
+def _ours(name: str, error: PureBootError | OSError, patience: float) -> PureBootError:
+    """What is said to whoever waits for a file. Nothing that a machine could mend becomes CentralUnavailable, but for
+    wrong bytes: those are this file's trouble, not all of central's."""
+    if isinstance(error, TimeoutError):
+        return CentralUnavailable(f"Central sent nothing of {name} for {patience:g} s.", retry_after=patience)
+    if isinstance(error, OSError):
+        hint = "Look at the disk of its cache."
+        return Busy(f"The agent cannot keep {name}: {error}.", hint=hint, retry_after=60)
+    if isinstance(error, (Busy, NotFound)):
+        return error
+    kind = Busy if isinstance(error, Invalid) else CentralUnavailable
+    return kind(f"Central did not deliver {name}: {error.message}", hint=error.hint, retry_after=patience)
+
+
+def _stopping() -> CentralUnavailable:
+    return CentralUnavailable("The agent is stopping.", hint="Ask again when it is back.")

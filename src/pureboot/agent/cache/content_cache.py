@@ -2,7 +2,7 @@
 
     root/{bootloaders,scripts,templates,images}/<sha256 of the bytes>   the bytes
     root/index/<sha256 of the name>.json                                which of them a name stands for
-    root/landing/                                                       what is not whole yet
+    root/landing/                                                       what is not whole yet (*.part: goes on)
 
 A name is only ever looked up in the index; no part of one becomes part of a path. The index speaks of bytes only
 once they are verified and on disk, and forgets them before they go. So the process may die at any point: at the next
@@ -19,10 +19,11 @@ import threading
 import uuid
 from asyncio import to_thread
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 
 from pureboot.agent.cache.content_index import INDEX, LANDING, CachedFile, Entry, Index, move, path_of, remove_file
+from pureboot.agent.cache.parts import SUFFIX, Parts, size_of
 from pureboot.core.errors import Invalid, StorageFull
 from pureboot.wire.messages import ContentCategory
 
@@ -38,6 +39,7 @@ class ContentCache:
         self.misses = 0
         self._root = root
         self._index = Index(root)
+        self._parts = Parts(root)
         self._reserved: dict[Path, int] = {}
         self._entries: dict[str, Entry] = {}  # least recently used first
         # `_changing` is held over file work, so by threads only; `_memory` for a few lines, never over file work.
@@ -74,21 +76,38 @@ class ContentCache:
         return entry.file
 
     @contextlib.asynccontextmanager
-    async def landing(self, name: str, size: int, *, keep: frozenset[str] = frozenset()) -> AsyncIterator[Path]:
+    async def landing(
+        self, name: str, size: int, *, digest: str = "", keep: frozenset[str] = frozenset()
+    ) -> AsyncIterator[Path]:
         """A path for the bytes of `name` on their way in, and room for them; what still lies there at the end goes.
 
-        Raises StorageFull, also where the disk fills up inside.
+        With a digest it stays, to be gone on with by the next landing of this version, unless it is what fills the disk
+        or is no such file. One landing of a version at a time. Raises StorageFull, also where the disk fills up inside.
         """
-        path = self._root / LANDING / uuid.uuid4().hex
+        path = self._parts.path(name, digest) if digest else self._root / LANDING / uuid.uuid4().hex
         self._reserved[path] = 0
+        stays = bool(digest)
         try:
             with _full_disk_as_storage_full():
                 await to_thread(self._reserve, name, path, size, keep)
                 yield path
+        except (StorageFull, Invalid):
+            stays = False
+            raise
         finally:
             with self._memory:
                 del self._reserved[path]
-            await to_thread(remove_file, path)
+            if not stays or not size_of(path):
+                await to_thread(remove_file, path)
+
+    def landed(self, name: str, digest: str) -> int:
+        """Bytes that are here of a version that was not landed whole. Costs one stat."""
+        return size_of(self._parts.path(name, digest))
+
+    async def forget_parts(self, wanted: Iterable[tuple[str, str]]) -> None:
+        """What landed of other versions than those `wanted`, pairs of a name and a digest, is removed."""
+        paths = {self._parts.path(name, digest) for name, digest in wanted}
+        await to_thread(self._forget_parts, paths)
 
     async def put(self, name: str, source: Path, digest: str, *, keep: frozenset[str] = frozenset()) -> CachedFile:
         """Takes `source` over, a file on the cache's own file system: afterwards it is kept, or gone.
@@ -118,7 +137,8 @@ class ContentCache:
         for folder in (INDEX, LANDING, *ContentCategory):
             (self._root / folder).mkdir(parents=True, exist_ok=True)
         for leftover in (self._root / LANDING).iterdir():
-            remove_file(leftover)
+            if leftover.suffix != SUFFIX:
+                remove_file(leftover)
         self._entries = {entry.file.name: entry for entry in self._index.read()}
         for path in {entry.file.path for entry in self._entries.values() if not entry.is_sound()}:
             self._discard_damaged(path)
@@ -169,9 +189,11 @@ class ContentCache:
                     self._reserved[path] = size
 
     def _make_room(self, name: str, source: Path, size: int, keep: frozenset[str]) -> None:
-        """Evicts nothing unless `size` more bytes then fit. The version of `name` that they replace goes first."""
+        """Evicts nothing unless `size` more bytes then fit. What was not landed whole goes first, then the version of
+        `name` that they replace."""
         reserved = sum(room for path, room in list(self._reserved.items()) if path != source)
         excess = self.usage + reserved + size - self.max_bytes
+        excess += self._give_up_parts(excess)
         victims, freed = self._victims(name, keep - {name}, excess)
         if freed < excess:
             raise StorageFull(
@@ -183,6 +205,24 @@ class ContentCache:
         for victim in victims:
             log.info("cached content makes room: %s", victim.file.name)
             self._drop(victim)
+
+    def _give_up_parts(self, excess: int) -> int:
+        """Removes as many as the excess asks for. Bytes of those that stay."""
+        kept = 0
+        for path, size in self._parts.idle(self._landing_now()).items():
+            if excess + kept + size > 0:
+                remove_file(path)
+            else:
+                kept += size
+        return kept
+
+    def _forget_parts(self, wanted: set[Path]) -> None:
+        with self._changing:
+            self._parts.forget(wanted, self._landing_now())
+
+    def _landing_now(self) -> set[Path]:
+        with self._memory:
+            return set(self._reserved)
 
     def _victims(self, first: str, keep: frozenset[str], excess: int) -> tuple[list[Entry], int]:
         entries = self._snapshot()
