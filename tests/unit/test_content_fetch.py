@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pureboot.agent.bandwidth import Bandwidth
 from pureboot.agent.cache.content_cache import ContentCache
 from pureboot.agent.content import ContentFetcher
 from pureboot.agent.download import MENDED_CUTS
@@ -407,6 +408,34 @@ class TestReadingAlong:
         with suppress(PureBootError):
             await self.read(await fetcher.open(KERNEL))
         assert len(os.listdir("/proc/self/fd")) == before
+
+
+class TestBandwidth:
+    async def test_a_machines_file_goes_before_what_looks_ahead(self, cache, wanted):
+        """Of two downloads side by side, the one that a machine waits for is whole first, though it began later."""
+        order: list[str] = []
+        source = FolderSource(FILES, chunk_size=1000)
+        bandwidth = Bandwidth(10**6, now=lambda: 0, sleep=lambda _: asyncio.sleep(0))
+
+        async with aclosing(ContentFetcher(cache, source, wanted=wanted.get, bandwidth=bandwidth)) as site:
+
+            async def done(name: str) -> None:
+                await site.fetch(name)
+                order.append(name)
+
+            ahead = asyncio.create_task(done(KERNEL))
+            await until(lambda: bool(source.asked))
+            await site.open(INITRD)
+            await asyncio.gather(done(INITRD), ahead)
+        assert order == [INITRD, KERNEL]
+
+    async def test_a_limit_slower_than_patience_is_no_silence(self, cache, source: FolderSource, wanted):
+        bandwidth = Bandwidth(10**6)  # 65 ms for a chunk, 0.2 s for the file
+        fetcher = ContentFetcher(cache, source, wanted=wanted.get, bandwidth=bandwidth, patience=0.05)
+        began = time.monotonic()
+        async with aclosing(fetcher):
+            await fetcher.fetch(KERNEL)
+        assert time.monotonic() - began > 0.17
 
 
 class TestVersions:

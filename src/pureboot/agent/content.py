@@ -10,7 +10,7 @@ from pureboot.agent.cache.content_index import CachedFile
 from pureboot.agent.download import PATIENCE, ContentSource, Download, Urgency
 from pureboot.agent.landing import Landing, Readable, Whole
 from pureboot.core.errors import Busy, CentralUnavailable, Invalid, NotFound, PureBootError
-from pureboot.wire.messages import ContentDocument
+from pureboot.wire.messages import ContentCategory, ContentDocument
 
 __all__ = ["ContentFetcher", "ContentSource"]
 
@@ -66,8 +66,8 @@ class ContentFetcher:
         document = self._wanted(name)
         return document is not None and self._cache.contains(name, document.digest)
 
-    async def fetch(self, name: str) -> CachedFile:
-        """The file in central's current version, downloaded if it is not here.
+    async def fetch(self, name: str, *, keep: Iterable[str] = ()) -> CachedFile:
+        """The file in central's current version, downloaded if it is not here; no file in `keep` makes room for it.
 
         An asker who goes away takes the download from nobody. An error reaches all who wait, and the next one tries
         anew. Raises NotFound, CentralUnavailable, StorageFull, and Busy where central's bytes are not those that it
@@ -76,7 +76,7 @@ class ContentFetcher:
         document = self.document(name)
         if file := await self._cache.get(name, document.digest):
             return file
-        flight = self._flight(document)
+        flight = self._flight(document, keep)
         await asyncio.wait([flight.task])
         if flight.task.cancelled():
             raise _stopping()
@@ -104,11 +104,17 @@ class ContentFetcher:
         """What landed of files that are not among central's current `documents` goes."""
         await self._cache.forget_parts((document.name, document.digest) for document in documents)
 
-    def _flight(self, document: ContentDocument) -> "_Flight":
+    async def expire(self, age: Callable[[ContentCategory], float], *, keep: Iterable[str]) -> tuple[str, ...]:
+        """Removes what lay unused for longer than the `age` of its category (seconds) and is not in `keep`, and what
+        is beyond the cache's limit. Names of what went."""
+        must_stay = self._keep()
+        return await self._cache.expire(age, keep=must_stay.union(keep), must_stay=must_stay)
+
+    def _flight(self, document: ContentDocument, keep: Iterable[str] = ()) -> "_Flight":
         key = document.name, document.digest
         if key not in self._flights:
             flight = _Flight(self._download, Landing(document), Urgency(self._download.bandwidth))
-            flight.task = asyncio.create_task(flight.fly(self._keep()), name=f"download of {document.name}")
+            flight.task = asyncio.create_task(flight.fly(self._keep().union(keep)), name=f"download of {document.name}")
             flight.task.add_done_callback(lambda task: self._landed(key, task))
             self._flights[key] = flight
         return self._flights[key]

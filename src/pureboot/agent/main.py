@@ -13,6 +13,7 @@ import httpx2
 
 from pureboot.agent import identity
 from pureboot.agent.app import create_app
+from pureboot.agent.bandwidth import Bandwidth
 from pureboot.agent.boot_service import AgentBootService
 from pureboot.agent.bounds import Bounds
 from pureboot.agent.cache.content_cache import ContentCache
@@ -43,6 +44,7 @@ from pureboot.agent.routes.status import Status
 from pureboot.agent.site import SiteState
 from pureboot.agent.sync import CacheSyncService
 from pureboot.agent.tftp import BootLoaders, TftpService
+from pureboot.agent.wants import Wants
 from pureboot.config.settings import AgentSettings
 from pureboot.core.errors import Busy, SettingsError
 from pureboot.storage.lock import FolderLock
@@ -81,7 +83,8 @@ class SiteAgent:
         )
         self.sync_queue = SyncQueue(self.database, clock=clock, bounds=bounds)
         self.conflict_detector = ConflictDetector(self.state_cache, table=conflicts)
-        self.content_cache = ContentCache(settings.data_dir / "cache", settings.cache_max_bytes)
+        wants = Wants(self.site, self.state_cache)
+        self.content_cache = ContentCache(settings.data_dir / "cache", settings.cache_max_bytes, room=wants.room)
 
         self.connectivity = ConnectivityMonitor(
             central_url,
@@ -149,7 +152,11 @@ class SiteAgent:
             advertise_url=settings.advertise_url,
         )
         self.fetcher = ContentFetcher(
-            self.content_cache, client, wanted=self.site.content, keep=lambda: frozenset(self.sync.needed())
+            self.content_cache,
+            client,
+            wanted=self.site.content,
+            keep=lambda: frozenset(wants.pressing()),
+            bandwidth=Bandwidth(settings.bandwidth_limit),
         )
         loaders = BootLoaders(
             self.content_cache, self.fetcher, advertise_url=settings.advertise_url, http_port=settings.port
@@ -167,6 +174,7 @@ class SiteAgent:
             self.conflict_detector,
             drain=self.queue_processor.process_queue,
             retry_delay=settings.queue_retry_delay,
+            schedule=settings.sync_schedule,
         )
         self.heartbeat = HeartbeatService(
             self.identity.agent_id,
@@ -210,7 +218,10 @@ class SiteAgent:
             site=self.site,
             sync=self.sync,
             session=self.queue_processor.session,
-            notices=lambda: [*damaged_copies(self.database.path), *filter(None, [self.tftp.problem])],
+            notices=lambda: [
+                *damaged_copies(self.database.path),
+                *filter(None, [self.tftp.problem, self.sync.problem]),
+            ],
             registry=registry_of(collector),
         )
         self.app = create_app(

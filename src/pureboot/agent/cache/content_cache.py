@@ -13,32 +13,55 @@ import contextlib
 import errno
 import hashlib
 import logging
+import math
 import os
 import re
 import threading
+import time
 import uuid
 from asyncio import to_thread
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 
-from pureboot.agent.cache.content_index import INDEX, LANDING, CachedFile, Entry, Index, move, path_of, remove_file
+from pureboot.agent.cache.content_index import (
+    INDEX,
+    LANDING,
+    CachedFile,
+    Entry,
+    Index,
+    category_of,
+    move,
+    path_of,
+    remove_file,
+)
 from pureboot.agent.cache.parts import SUFFIX, Parts, size_of
 from pureboot.core.errors import Invalid, StorageFull
 from pureboot.wire.messages import ContentCategory
 
 log = logging.getLogger(__name__)
 
+# Seconds after which a use of what is used all the time is noted again.
+NOTED_WITHIN = 3600.0
+
 
 class ContentCache:
-    """Open at birth. `max_bytes` bounds the bytes held and those landing. One cache a folder, in one event loop."""
+    """Open at birth. `max_bytes`, and what `room` says at the time, bound the bytes held and those landing. One cache a
+    folder, in one event loop."""
 
-    def __init__(self, root: Path, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
+    def __init__(
+        self,
+        root: Path,
+        max_bytes: int,
+        *,
+        room: Callable[[], float] = lambda: math.inf,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._max_bytes, self._room, self._now = max_bytes, room, now
         self.hits = 0
         self.misses = 0
         self._root = root
-        self._index = Index(root)
+        self._index = Index(root, now)
         self._parts = Parts(root)
         self._reserved: dict[Path, int] = {}
         self._entries: dict[str, Entry] = {}  # least recently used first
@@ -46,6 +69,10 @@ class ContentCache:
         self._changing = threading.RLock()
         self._memory = threading.Lock()
         self._scan()
+
+    @property
+    def max_bytes(self) -> float:
+        return min(self._max_bytes, self._room())
 
     @property
     def usage(self) -> int:
@@ -71,7 +98,7 @@ class ContentCache:
             self.misses += 1
             return None
         self.hits += 1
-        if self._moves_up(entry):
+        if self._moves_up(entry) or self._now() - self._index.used_at(name) > NOTED_WITHIN:
             await to_thread(self._index.touch, name)
         return entry.file
 
@@ -118,6 +145,13 @@ class ContentCache:
 
     async def evict(self, name: str) -> bool:
         return await to_thread(self._evict, name)
+
+    async def expire(
+        self, age: Callable[[ContentCategory], float], *, keep: frozenset[str], must_stay: frozenset[str]
+    ) -> tuple[str, ...]:
+        """Evicts what was last used longer ago than its category's `age` in seconds and is not in `keep`; then, while
+        there is more than the limit, what is not in `must_stay`. Names of what went."""
+        return await to_thread(self._expire, age, keep, must_stay)
 
     def _snapshot(self) -> list[Entry]:
         with self._memory:
@@ -206,7 +240,7 @@ class ContentCache:
             log.info("cached content makes room: %s", victim.file.name)
             self._drop(victim)
 
-    def _give_up_parts(self, excess: int) -> int:
+    def _give_up_parts(self, excess: float) -> int:
         """Removes as many as the excess asks for. Bytes of those that stay."""
         kept = 0
         for path, size in self._parts.idle(self._landing_now()).items():
@@ -224,7 +258,7 @@ class ContentCache:
         with self._memory:
             return set(self._reserved)
 
-    def _victims(self, first: str, keep: frozenset[str], excess: int) -> tuple[list[Entry], int]:
+    def _victims(self, first: str, keep: frozenset[str], excess: float) -> tuple[list[Entry], int]:
         entries = self._snapshot()
         kept = {entry.file.path for entry in entries if entry.file.name in keep}
         names_left = Counter(entry.file.path for entry in entries)
@@ -245,6 +279,21 @@ class ContentCache:
             if entry is not None:
                 self._drop(entry)
             return entry is not None
+
+    def _expire(
+        self, age: Callable[[ContentCategory], float], keep: frozenset[str], must_stay: frozenset[str]
+    ) -> tuple[str, ...]:
+        with self._changing:
+            before = {entry.file.name for entry in self._snapshot()}
+            for entry in self._snapshot():
+                name = entry.file.name
+                if name not in keep and self._now() - self._index.used_at(name) > age(category_of(name)):
+                    log.info("cached content was not used for long and goes: %s", name)
+                    self._drop(entry)
+            for entry in self._victims("", must_stay, self.usage - self.max_bytes)[0]:
+                log.info("cached content is beyond the limit and goes: %s", entry.file.name)
+                self._drop(entry)
+            return tuple(sorted(before - {entry.file.name for entry in self._snapshot()}))
 
     def _discard_damaged(self, path: Path) -> None:
         with self._changing:
