@@ -37,6 +37,7 @@ from pureboot.agent.proxy import CentralProxy
 from pureboot.agent.queue import SyncQueue
 from pureboot.agent.queue_processor import QueueProcessor
 from pureboot.agent.routes.boot import boot_routes
+from pureboot.agent.routes.cache import CacheDesk
 from pureboot.agent.routes.files import file_routes
 from pureboot.agent.routes.nodes import node_routes
 from pureboot.agent.routes.queue import QueueDesk
@@ -44,6 +45,7 @@ from pureboot.agent.routes.status import Status
 from pureboot.agent.site import SiteState
 from pureboot.agent.sync import CacheSyncService
 from pureboot.agent.tftp import BootLoaders, TftpService
+from pureboot.agent.verification import Verifier
 from pureboot.agent.wants import Wants
 from pureboot.config.settings import AgentSettings
 from pureboot.core.errors import Busy, SettingsError
@@ -176,6 +178,7 @@ class SiteAgent:
             retry_delay=settings.queue_retry_delay,
             schedule=settings.sync_schedule,
         )
+        self.verifier = Verifier(self.content_cache, rate=settings.verify_rate, on_rotten=self.sync.fetch_again)
         self.heartbeat = HeartbeatService(
             self.identity.agent_id,
             client,
@@ -206,6 +209,7 @@ class SiteAgent:
             self.state_cache.count,
             lambda: (self.content_cache.hits, self.content_cache.misses),
             tftp,
+            self.verifier,
         )
         status = Status(
             people,
@@ -213,7 +217,6 @@ class SiteAgent:
             heartbeat=self.heartbeat,
             queue=self.sync_queue,
             detector=self.conflict_detector,
-            content=self.content_cache,
             nodes=self.state_cache,
             site=self.site,
             sync=self.sync,
@@ -221,6 +224,7 @@ class SiteAgent:
             notices=lambda: [
                 *damaged_copies(self.database.path),
                 *filter(None, [self.tftp.problem, self.sync.problem]),
+                *(f"{name} rotted on the disk and is not back yet." for name in sorted(self.sync.lost)),
             ],
             registry=registry_of(collector),
         )
@@ -230,6 +234,7 @@ class SiteAgent:
                 *node_routes(self.proxy, self.state_cache, may_install=self.offline_generator.may_install),
                 *file_routes(self.fetcher, served=progress.served),
                 *QueueDesk(people, self.sync_queue).routes(),
+                *CacheDesk(people, self.content_cache, wants, self.verifier).routes(),
                 *status.routes(),
             ],
             max_body_bytes=settings.max_body_bytes,
@@ -238,11 +243,25 @@ class SiteAgent:
     async def start(self) -> None:
         """Begins to serve the site. Asks nothing of central that anyone waits for."""
         await self.sync_queue.initialize()
-        for part in (self.connectivity, self.queue_processor, self.sync, self.heartbeat, self.housekeeping):
+        for part in (
+            self.connectivity,
+            self.queue_processor,
+            self.sync,
+            self.heartbeat,
+            self.housekeeping,
+            self.verifier,
+        ):
             await part.start()
 
     async def stop(self) -> None:
-        for part in (self.housekeeping, self.heartbeat, self.sync, self.queue_processor, self.connectivity):
+        for part in (
+            self.verifier,
+            self.housekeeping,
+            self.heartbeat,
+            self.sync,
+            self.queue_processor,
+            self.connectivity,
+        ):
             await part.stop()
         await self.fetcher.aclose()
         await self._http.aclose()

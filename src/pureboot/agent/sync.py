@@ -8,7 +8,7 @@ import contextlib
 import logging
 import random
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -26,7 +26,7 @@ from pureboot.agent.schedule import Schedule
 from pureboot.agent.site import SiteState
 from pureboot.agent.wants import Wants
 from pureboot.core.backoff import Backoff
-from pureboot.core.errors import CentralUnavailable, Forbidden, PureBootError, StorageFull, Unauthenticated
+from pureboot.core.errors import CentralUnavailable, Forbidden, NotFound, PureBootError, StorageFull, Unauthenticated
 from pureboot.wire.messages import FeedPage, NodeDocument
 
 log = logging.getLogger(__name__)
@@ -78,6 +78,7 @@ class CacheSyncService:
         self._asked_for = False
         self.refused = ""
         self.problem = ""
+        self.lost: set[str] = set()
         connectivity.add_listener(self._link_changed)
 
     async def sync_once(self, wait: float = 0) -> tuple[int, int]:
@@ -116,15 +117,20 @@ class CacheSyncService:
         """Files fetched now, and those still missing: all that the site's policy asks for, or what presses only. A file
         that fails does not keep the next from being fetched; none makes room at the cost of one that is wanted more."""
         names = self._wants.ahead() if everything else self._wants.pressing()
+        names = list(dict.fromkeys([*names, *self.lost]))
         fetched, missing, too_large = 0, [], 0
         for place, name in enumerate(names):
             if not self._fetcher.missing([name]):
+                self.lost.discard(name)
                 continue
             try:
                 await self._fetcher.fetch(name, keep=names[:place])
                 fetched += 1
+                self.lost.discard(name)
             except PureBootError as error:
                 log.warning("content %s could not be fetched: %s", name, error.message)
+                if isinstance(error, NotFound):
+                    self.lost.discard(name)
                 missing.append(name)
                 too_large += isinstance(error, StorageFull)
                 if isinstance(error, CentralUnavailable):
@@ -145,6 +151,11 @@ class CacheSyncService:
         pages, items = await self.sync_once()
         fetched, missing = await self.fetch_needed()
         return SyncResult(pages, items, fetched, missing)
+
+    def fetch_again(self, names: Iterable[str]) -> None:
+        """Files that were here and rotted, whether the policy wants them or not; in `lost` until they are back."""
+        self.lost.update(names)
+        self._content_due.set()
 
     def request(self) -> None:
         """Central asked for a sync: of everything, whatever the schedule says."""

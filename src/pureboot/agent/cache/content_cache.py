@@ -146,6 +146,10 @@ class ContentCache:
     async def evict(self, name: str) -> bool:
         return await to_thread(self._evict, name)
 
+    async def discard(self, file: CachedFile) -> list[str]:
+        """Takes bytes out that are not those of their digest, under all names. Their names."""
+        return await to_thread(self._discard, file)
+
     async def expire(
         self, age: Callable[[ContentCategory], float], *, keep: frozenset[str], must_stay: frozenset[str]
     ) -> tuple[str, ...]:
@@ -294,6 +298,13 @@ class ContentCache:
                 log.info("cached content is beyond the limit and goes: %s", entry.file.name)
                 self._drop(entry)
             return tuple(sorted(before - {entry.file.name for entry in self._snapshot()}))
+
+    def _discard(self, file: CachedFile) -> list[str]:
+        with self._changing:
+            entries = [entry for entry in self._snapshot() if entry.file.path == file.path]
+            for entry in entries:
+                self._drop(entry)
+            return [entry.file.name for entry in entries]
 
     def _discard_damaged(self, path: Path) -> None:
         with self._changing:
