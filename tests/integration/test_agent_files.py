@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import httpx2
 import pytest
+import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.applications import Starlette
@@ -24,7 +25,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from pureboot.agent.cache.content_cache import ContentCache
 from pureboot.agent.content import ContentFetcher
-from pureboot.agent.routes.files import Span, Unsatisfiable, file_routes, requested_span, with_piece
+from pureboot.agent.routes.files import CHUNK_SIZE, Span, Unsatisfiable, file_routes, requested_span, with_piece
 from pureboot.core.errors import PureBootError, StorageFull, TooLarge
 from pureboot.wire.errors import body_of, headers_of, status_of
 from pureboot.wire.http import bind, serve_http
@@ -289,6 +290,61 @@ class TestReadingAlong:
         assert server.source.asked[-1][1] >= 5_000_000
 
 
+class TestZeroCopy:
+    """Whole files go from the page cache to the socket; on the loop that agents run on, and on that of the tests."""
+
+    @pytest.mark.parametrize("factory", [uvloop.new_event_loop, asyncio.new_event_loop])
+    @pytest.mark.parametrize("is_cold", [False, True])
+    def test_what_arrives_is_what_is_kept(self, tmp_path: Path, factory, is_cold: bool, monkeypatch):
+        if is_cold:
+            monkeypatch.setattr(os, "preadv", lambda *_: 0)
+
+        async def ask() -> None:
+            agent = Agent(tmp_path)
+            async with aclosing(agent.fetcher), agent.serving(), agent.client() as http:
+                await agent.fetcher.fetch(IMAGE)
+                for _ in range(2):  # on one connection
+                    answer = await http.get(f"/files/{IMAGE}", params={"token": TOKEN})
+                    assert answer.content == FILES[IMAGE]
+                answer = await http.get(f"/files/{IMAGE}", headers={"Range": "bytes=7-9000000"})
+                assert answer.content == FILES[IMAGE][7:9_000_001]
+                slow = [self.slowly(agent) for _ in range(4)]
+                assert all(await asyncio.gather(*slow))
+            assert agent.served == [(TOKEN, IMAGE)] * 2
+
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(asyncio.sleep(0))  # what a loop keeps for all that come after it
+        before = len(os.listdir("/proc/self/fd"))
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(ask())
+        assert len(os.listdir("/proc/self/fd")) == before
+
+    async def slowly(self, agent: Agent) -> bool:
+        content = bytearray()
+        async with agent.asked(f"/files/{IMAGE}") as connection:
+            await connection.readuntil(b"\r\n\r\n")
+            while chunk := await connection.read(200_000):
+                content += chunk
+                await asyncio.sleep(0.001)
+        return bytes(content) == FILES[IMAGE]
+
+    async def test_python_sees_none_of_the_bytes_but_the_last(self, server: Agent, monkeypatch):
+        await server.fetcher.fetch(IMAGE)
+        read = 0
+        pread = os.pread
+
+        def counted(source: int, length: int, position: int) -> bytes:
+            nonlocal read
+            read += length
+            return pread(source, length, position)
+
+        monkeypatch.setattr(os, "pread", counted)
+        monkeypatch.setattr(os, "preadv", lambda *_: 1)
+        async with server.client() as http:
+            assert (await http.get(f"/files/{IMAGE}")).content == FILES[IMAGE]
+        assert read == CHUNK_SIZE
+
+
 class TestErrors:
     async def test_central_away_is_503_with_a_time_to_come_back(self, agent: Agent, http: httpx2.AsyncClient):
         agent.source.away = True
@@ -546,6 +602,21 @@ class TestServed:
         assert "Exception" not in caplog.text
         async with server.client() as http:
             assert (await http.get(f"/files/{IMAGE}")).content == FILES[IMAGE]
+
+    @pytest.mark.parametrize("position", [5_000_000, len(FILES[IMAGE]) - 1])
+    async def test_not_a_file_that_changes_under_way(self, server: Agent, caplog, position: int):
+        file = await server.fetcher.fetch(IMAGE)
+        async with server.asked(f"/files/{IMAGE}?token={TOKEN}") as connection:
+            await connection.readuntil(b"\r\n\r\n")
+            received = len(await connection.readexactly(1_000_000))
+            with file.path.open("r+b") as spoilt:
+                spoilt.seek(position)
+                spoilt.write(bytes([FILES[IMAGE][position] ^ 1]))
+            received += len(await connection.read())
+        await server.settle()
+        assert received < len(FILES[IMAGE])
+        assert server.served == []
+        assert "changed while it was served" in caplog.text
 
     @given(st.lists(st.tuples(st.integers(0, 40), st.integers(1, 20))))
     def test_pieces_add_up_to_the_bytes_they_cover(self, pieces: list[tuple[int, int]]):

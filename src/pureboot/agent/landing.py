@@ -37,6 +37,11 @@ class Readable(Protocol):
         what the download failed with."""
         ...
 
+    def check(self, opened: tuple[int, int], now: tuple[int, int]) -> None:
+        """Size and time of the file that is served, when it was opened and now. Raises Busy where somebody changed
+        it."""
+        ...
+
 
 class Whole:
     """A file that is kept."""
@@ -50,6 +55,10 @@ class Whole:
 
     async def readable(self, position: int) -> int:
         return self.size
+
+    def check(self, opened: tuple[int, int], now: tuple[int, int]) -> None:
+        if opened != now:
+            raise Busy(f"{self.name} changed while it was served.", hint="Ask again.")
 
 
 class Landing:
@@ -110,6 +119,9 @@ class Landing:
         while self.edge <= position:
             await self._move()
         return self.edge
+
+    def check(self, opened: tuple[int, int], now: tuple[int, int]) -> None:
+        """It grows as it should; what it comes to, its digest says."""
 
     async def _move(self) -> None:
         if self._error is not None:

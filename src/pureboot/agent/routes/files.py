@@ -24,11 +24,14 @@ from pureboot.agent.content import ContentFetcher
 from pureboot.agent.landing import Readable
 from pureboot.core.errors import Malformed, PureBootError
 from pureboot.wire.errors import body_of
+from pureboot.wire.sendfile import EXTENSION
 
 log = logging.getLogger(__name__)
 
 # 64 KiB is half as fast; 1 MiB costs 254 MB with 64 slow clients.
 CHUNK_SIZE = 256 * 1024
+# What the kernel is asked to send before we look whether the client is still there.
+ZERO_COPY_SIZE = 2 * 1024 * 1024
 TOKEN_LENGTH = 200
 # Files that are being handed over in pieces, and pieces of each. What is forgotten beyond that only means that an
 # attempt is not seen to begin by it.
@@ -166,33 +169,60 @@ class FileAnswer(Response):
         try:
             async with _departure(receive) as gone:
                 await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-                whole, end = await self._send_body(source, send, gone)
+                zero_copy = EXTENSION in scope.get("extensions", {})
+                whole, end = await self._send_body(source, send, gone, zero_copy)
         finally:
             await to_thread(os.close, source)
         if whole or end > self._span.start:
             await self._handed(Span(self._span.start, end))
 
-    async def _send_body(self, source: int, send: Send, gone: asyncio.Event) -> tuple[bool, int]:
+    async def _send_body(self, source: int, send: Send, gone: asyncio.Event, zero_copy: bool) -> tuple[bool, int]:
         """Whether the client took the whole span, and up to which byte it took it. What cannot be finished is left
         unfinished, so that the server breaks the connection: the machine must not take it for whole."""
         position, end = self._span.start, self._span.end
+        version = _version(source)
         while position < end and not gone.is_set():
             try:
-                readable = await self._file.readable(position)
+                edge = min(end, await self._file.readable(position))
+                # The last bytes are looked at after they are read: until then it must be the file that was opened.
+                if zero_copy and position < (free := min(edge, end - CHUNK_SIZE)):
+                    position = await _send_file(send, source, position, min(free, position + ZERO_COPY_SIZE))
+                else:
+                    chunk = await to_thread(_read, source, position, min(CHUNK_SIZE, edge - position))
+                    self._file.check(version, _version(source))
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                    position += len(chunk)
             except PureBootError as error:
                 log.warning("a file was cut short while it was served: %s: %s", self._file.name, error)
                 return False, self._span.start
-            chunk = await to_thread(os.pread, source, min(CHUNK_SIZE, readable - position, end - position), position)
-            if not chunk:
+            except ConnectionError:
+                return False, position
+            except EOFError:
                 log.error("a file shrank while it was served: %s", self._file.name)
                 return False, self._span.start
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            position += len(chunk)
         await send({"type": "http.response.body", "body": b"", "more_body": True})  # returns when the rest has drained
         if gone.is_set():
             return False, min(position, self._file.size - 1)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
         return True, position
+
+
+async def _send_file(send: Send, source: int, position: int, end: int) -> int:
+    await send({"type": EXTENSION, "file": source, "offset": position, "count": end - position, "more_body": True})
+    return end
+
+
+def _read(source: int, position: int, length: int) -> bytes:
+    """Raises EOFError."""
+    chunk = os.pread(source, length, position)
+    if not chunk:
+        raise EOFError
+    return chunk
+
+
+def _version(source: int) -> tuple[int, int]:
+    found = os.fstat(source)
+    return found.st_size, found.st_mtime_ns
 
 
 @asynccontextmanager
