@@ -80,8 +80,7 @@ async def fill(pair: Pair, folder: Path, size: int) -> None:
 
     answer = await pair.admin.put(f"/api/v1/content/{NAME}", content=blocks(), timeout=600)
     assert answer.is_success, answer.text
-    while (await pair.machine.head(f"/files/{NAME}")).status_code != 200:
-        await asyncio.sleep(0.1)
+    await pair.until_served(f"/files/{NAME}")
     took = await asyncio.to_thread(receive, pair.agent.port, f"/files/{NAME}", 1)
     print(f"first    {size / MB / took:8.0f} MB/s while it comes from central ({took:.1f} s)")
     took = await asyncio.to_thread(receive, pair.agent.port, f"/files/{NAME}", 1)

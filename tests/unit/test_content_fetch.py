@@ -27,6 +27,7 @@ from pureboot.core.errors import (
 )
 from pureboot.wire.messages import ContentCategory, ContentDocument
 from tests.fakes import FolderSource
+from tests.support.disk import small_disk
 
 KERNEL = "images/debian/linux"
 INITRD = "images/debian/initrd.gz"
@@ -400,6 +401,18 @@ class TestReadingAlong:
         file = await fetcher.open(self.BIG)
         await fetcher.fetch(self.BIG)
         assert await self.read(file) == self.CONTENT
+
+    async def test_a_disk_that_fills_up_cuts_the_reader_and_gives_its_bytes_back(self, tmp_path, source, wanted):
+        with small_disk(tmp_path / "disk", "1m") as disk:
+            cache = ContentCache(disk / "cache", 10**9)
+            async with aclosing(ContentFetcher(cache, source, wanted=wanted.get)) as fetcher:
+                await fetcher.fetch(LOADER)
+                file = await fetcher.open(self.BIG)
+                with pytest.raises(StorageFull):
+                    await self.read(file)
+                assert cache.landed(self.BIG, wanted[self.BIG].digest) == 0
+                assert (await fetcher.fetch(KERNEL)).path.read_bytes() == FILES[KERNEL]
+                assert fetcher.missing([LOADER]) == ()
 
     async def test_no_descriptor_is_left_behind(self, fetcher, source: FolderSource):
         before = len(os.listdir("/proc/self/fd"))

@@ -66,8 +66,9 @@ class ContentFetcher:
         document = self._wanted(name)
         return document is not None and self._cache.contains(name, document.digest)
 
-    async def fetch(self, name: str, *, keep: Iterable[str] = ()) -> CachedFile:
+    async def fetch(self, name: str, *, keep: Iterable[str] = (), first: bool = False) -> CachedFile:
         """The file in central's current version, downloaded if it is not here; no file in `keep` makes room for it.
+        `first`: a machine waits for it.
 
         An asker who goes away takes the download from nobody. An error reaches all who wait, and the next one tries
         anew. Raises NotFound, CentralUnavailable, StorageFull, and Busy where central's bytes are not those that it
@@ -77,6 +78,8 @@ class ContentFetcher:
         if file := await self._cache.get(name, document.digest):
             return file
         flight = self._flight(document, keep)
+        if first:
+            flight.urgency.hurry()
         await asyncio.wait([flight.task])
         if flight.task.cancelled():
             raise _stopping()

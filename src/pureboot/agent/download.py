@@ -1,6 +1,7 @@
 """One file's way from central into the cache: written, resumed after a cut, verified, kept."""
 
 import asyncio
+import logging
 import random
 from asyncio import to_thread
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,6 +17,8 @@ from pureboot.agent.cache.content_index import CachedFile
 from pureboot.agent.landing import Landing
 from pureboot.core.backoff import Backoff
 from pureboot.core.errors import CentralUnavailable, Invalid
+
+log = logging.getLogger(__name__)
 
 # Seconds without one byte from central, after which it counts as dead. Its WAN may be slow, but not silent.
 PATIENCE = 10.0
@@ -68,7 +71,8 @@ class Download:
         """
         cuts = 0
         while True:
-            begun_at = self.cache.landed(landing.name, landing.digest)
+            if begun_at := self.cache.landed(landing.name, landing.digest):
+                log.info("a download goes on at byte %d of %d: %s", begun_at, landing.size, landing.name)
             try:
                 return await self._try(landing, begun_at, urgency, keep)
             except CentralUnavailable:
