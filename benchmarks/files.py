@@ -10,14 +10,15 @@ Where there is no nginx, its package is unpacked into a folder of the run's own;
 
 import argparse
 import asyncio
+import contextlib
 import os
 import random
 import shutil
 import socket
 import statistics
 import subprocess
+import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -53,7 +54,10 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=500, help="MB of the file")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--dawdle", type=int, metavar="PORT", help="be the slow clients")
     arguments = parser.parse_args()
+    if arguments.dawdle:
+        await asyncio.to_thread(dawdle, arguments.dawdle)
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as name:
         folder = Path(name)
         print(describe(folder))
@@ -136,29 +140,44 @@ async def slow(pair: Pair) -> None:
     await _boots(pair)  # warm
     alone = await _boots(pair)
     idle = resident(pair)
-    stop = threading.Event()
-    threads = [threading.Thread(target=_dawdle, args=(pair.agent.port, stop)) for _ in range(SLOW_CLIENTS)]
-    for thread in threads:
-        thread.start()
-    await asyncio.sleep(3)
-    meanwhile = await _boots(pair)
-    taken = resident(pair)
-    stop.set()
-    for thread in threads:
-        thread.join()
+    with dawdlers(pair.agent.port):
+        await asyncio.sleep(2)
+        meanwhile = await _boots(pair)
+        taken = resident(pair)
     print(f"memory   {taken:.0f} MB with {SLOW_CLIENTS} slow clients, {idle:.0f} MB before")
     print(f"boots    {alone}   (nobody else)\n         {meanwhile}   (with the slow clients)")
 
 
-def _dawdle(port: int, stop: threading.Event) -> None:
-    """128 KiB, twenty times a second."""
-    with socket.socket() as sock:
+@contextmanager
+def dawdlers(port: int) -> Iterator[None]:
+    """In a process of their own, which shares nothing with whoever takes the times."""
+    command = [sys.executable, "-m", "benchmarks.files", "--dawdle", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+def dawdle(port: int) -> None:
+    """Until it is killed: each client takes 128 KiB twenty times a second."""
+    socks = []
+    for _ in range(SLOW_CLIENTS):
+        sock = socket.socket()
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
         sock.connect(("127.0.0.1", port))
         _ask(sock, f"/files/{NAME}")
-        waste = bytearray(128 * 1024)
-        while not stop.wait(0.05):
-            sock.recv_into(waste, 0, socket.MSG_TRUNC)
+        sock.setblocking(False)
+        socks.append(sock)
+    print("they read", flush=True)
+    waste = bytearray(128 * 1024)
+    while True:
+        for sock in socks:
+            with contextlib.suppress(BlockingIOError):
+                sock.recv_into(waste, 0, socket.MSG_TRUNC)
+        time.sleep(0.05)
 
 
 async def _boots(pair: Pair) -> Load:
@@ -194,7 +213,7 @@ def nginx(folder: Path) -> Iterator[int]:
 def _nginx(folder: Path) -> str:
     if found := shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin"):
         return found
-    subprocess.run(["apt-get", "-q", "download", "nginx"], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(["apt-get", "-q", "download", "nginx"], cwd=folder, check=True, capture_output=True)
     [package] = folder.glob("nginx_*.deb")
     subprocess.run(["dpkg", "-x", str(package), str(folder)], check=True)
     return str(folder / "usr/sbin/nginx")
