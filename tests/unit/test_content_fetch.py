@@ -276,6 +276,15 @@ class TestCuts:
         assert source.asked == [(KERNEL, 100), (KERNEL, 0)]
         assert files_in(root) == []
 
+    async def test_anew_once_only_through_any_number_of_cuts(self, cache, fetcher, source: FolderSource, wanted, root):
+        source.corrupt, source.cut_after = True, 70_000
+        async with cache.landing(KERNEL, 100, digest=wanted[KERNEL].digest) as path:
+            path.write_bytes(FILES[KERNEL][:100])
+        with pytest.raises(Busy, match="not those of its digest"):
+            await fetcher.fetch(KERNEL)
+        assert [offset for _, offset in source.asked] == [100, 70_100, 140_100, 0, 70_000, 140_000]
+        assert files_in(root) == []
+
     async def test_a_part_of_a_version_that_nobody_wants_any_more_goes(self, cache, fetcher, wanted, root: Path):
         for name in (KERNEL, INITRD):
             async with cache.landing(name, 100, digest=wanted[name].digest) as path:
@@ -391,6 +400,13 @@ class TestReadingAlong:
         await fetcher.aclose()
         with pytest.raises(CentralUnavailable):
             await reader
+
+    async def test_a_download_that_is_given_up_before_it_begins_leaves_nobody_waiting(self, fetcher):
+        asking = asyncio.create_task(fetcher.open(self.BIG))
+        await asyncio.sleep(0)
+        await fetcher.aclose()
+        with pytest.raises(CentralUnavailable, match="stopping"):
+            await asyncio.wait_for(asking, 5)
 
     async def test_who_opens_gets_no_bytes_of_a_central_that_is_away(self, fetcher, source: FolderSource):
         source.away = True

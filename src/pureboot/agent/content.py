@@ -118,13 +118,14 @@ class ContentFetcher:
         if key not in self._flights:
             flight = _Flight(self._download, Landing(document), Urgency(self._download.bandwidth))
             flight.task = asyncio.create_task(flight.fly(self._keep().union(keep)), name=f"download of {document.name}")
-            flight.task.add_done_callback(lambda task: self._landed(key, task))
+            flight.task.add_done_callback(lambda task: self._landed(key, flight))
             self._flights[key] = flight
         return self._flights[key]
 
-    def _landed(self, key: tuple[str, str], task: asyncio.Task[CachedFile]) -> None:
+    def _landed(self, key: tuple[str, str], flight: "_Flight") -> None:
         del self._flights[key]
-        if not task.cancelled() and (error := task.exception()):
+        flight.end()
+        if not flight.task.cancelled() and (error := flight.task.exception()):
             log.warning("content could not be fetched: %s: %s", key[0], error)
 
 
@@ -141,33 +142,40 @@ class _Flight:
         try:
             return await self._land(keep)
         except _Spoilt as spoilt:
-            log.warning("what was resumed is wrong and is fetched anew: %s: %s", self.landing.name, spoilt.cause)
+            log.warning("what was resumed is wrong and is fetched anew: %s: %s", self.landing.name, spoilt)
             failed, self.landing = self.landing, Landing(self.landing.document)
-            failed.fail(_ours(failed.name, spoilt.cause, self._download.patience))
+            failed.fail(spoilt.said)
+        try:
             return await self._land(keep)
-        finally:
-            # However it ended, nobody is left waiting.
-            self.landing.fail(_stopping())
-            self.urgency.end()
+        except _Spoilt as spoilt:
+            self.landing.fail(spoilt.said)
+            raise spoilt.said from spoilt
+
+    def end(self) -> None:
+        """However it ended, even before it began: nobody is left waiting."""
+        self.landing.fail(_stopping())
+        self.urgency.end()
 
     async def _land(self, keep: frozenset[str]) -> CachedFile:
-        landing, patience = self.landing, self._download.patience
+        landing = self.landing
         try:
             file = await self._download.run(landing, self.urgency, keep)
         except (PureBootError, OSError) as error:
+            said = _ours(landing.name, error, self._download.patience)
             if landing.was_resumed and isinstance(error, Invalid):
-                raise _Spoilt(error) from error
-            ours = _ours(landing.name, error, patience)
-            landing.fail(ours)
-            raise ours from error
+                raise _Spoilt(said) from error
+            landing.fail(said)
+            raise said from error
         landing.land(file)
         return file
 
 
 class _Spoilt(Exception):
-    def __init__(self, cause: Invalid) -> None:
-        super().__init__(cause.message)
-        self.cause = cause
+    """Wrong bytes, of which some came earlier. `said`: what whoever waits is told."""
+
+    def __init__(self, said: PureBootError) -> None:
+        super().__init__(said.message)
+        self.said = said
 
 
 def _ours(name: str, error: PureBootError | OSError, patience: float) -> PureBootError:
