@@ -76,6 +76,8 @@ async def test_what_is_put_again_while_it_is_swept_stays(attic: Attic) -> None:
     attic.clock.advance(KEEP_UNNAMED.total_seconds())
     assert attic.unnamed.sweep(set(), attic.clock.now()) == []
     assert (await attic.central.admin.get(f"/api/v1{PATH}")).content == CONTENT
+    await attic.central.ask("DELETE", PATH, 204)
+    assert await attic.sweep(KEEP_UNNAMED) == 1  # its own while is over
 
 
 async def test_a_file_that_took_the_place_of_an_unnamed_one_is_not_discarded_for_it(attic: Attic) -> None:
