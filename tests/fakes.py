@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -13,7 +14,7 @@ import httpx2
 
 from pureboot.agent.clock import Stamp
 from pureboot.core.changes import NodeEvent, Registration, StateUpdate
-from pureboot.core.errors import CentralUnavailable, NotFound, PureBootError
+from pureboot.core.errors import CentralUnavailable, Invalid, NotFound, PureBootError
 from pureboot.core.lifecycle import Edge, NodeState, Stage
 from pureboot.core.reconcile import Apply, Converged, Illegal, Resolution, Strategy, judge
 from pureboot.wire.messages import (
@@ -34,14 +35,19 @@ from pureboot.wire.messages import (
 
 class FolderSource:
     """Central's content, out of a dict. `away`: central does not answer. `hold()`: it answers, then stays silent until
-    `release()`. `cut_after`: the connection breaks after so many bytes. `corrupt`: one byte in the middle is wrong."""
+    `release()`. `cut_after`: the connection breaks after so many bytes, so many `cuts` times (None: always).
+    `corrupt`: one byte in the middle is wrong. `pause()`: after so many bytes it is silent until `release()`.
+    `asked`: the names and offsets of all downloads."""
 
     def __init__(self, files: Mapping[str, bytes], *, chunk_size: int = 64 * 1024) -> None:
         self.files = dict(files)
         self.downloads: Counter[str] = Counter()
         self.away = False
+        self.asked: list[tuple[str, int]] = []
         self.cut_after: int | None = None
+        self.cuts: int | None = None
         self.corrupt = False
+        self._pause_after: int | None = None
         self._chunk_size = chunk_size
         self._released = asyncio.Event()
         self._released.set()
@@ -49,16 +55,24 @@ class FolderSource:
     def hold(self) -> None:
         self._released.clear()
 
+    def pause(self, after: int) -> None:
+        self._pause_after = after
+        self._released.clear()
+
     def release(self) -> None:
+        self._pause_after = None
         self._released.set()
 
     @asynccontextmanager
     async def download(self, name: str, offset: int = 0) -> AsyncIterator[AsyncIterator[bytes]]:
         self.downloads[name] += 1
+        self.asked.append((name, offset))
         if self.away:
             raise CentralUnavailable("Central is away.", retry_after=5)
         if name not in self.files:
             raise NotFound(f"There is no {name}.")
+        if offset and offset >= len(self.files[name]):
+            raise Invalid(f"it does not go on at byte {offset}.")
         yield self._chunks(self._spoilt(self.files[name])[offset:])
 
     def _spoilt(self, content: bytes) -> bytes:
@@ -66,12 +80,21 @@ class FolderSource:
         return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :] if self.corrupt else content
 
     async def _chunks(self, content: bytes) -> AsyncIterator[bytes]:
-        await self._released.wait()
-        end = len(content) if self.cut_after is None else self.cut_after
+        if self._pause_after is None:
+            await self._released.wait()
+        end = min(len(content), self._cut())
         for position in range(0, end, self._chunk_size):
+            if self._pause_after is not None and position >= self._pause_after:
+                await self._released.wait()
             yield content[position : min(position + self._chunk_size, end)]
-        if self.cut_after is not None:
+        if end < len(content):
             raise CentralUnavailable("The connection to central broke.")
+
+    def _cut(self) -> int:
+        if self.cut_after is None or self.cuts == 0:
+            return sys.maxsize
+        self.cuts = None if self.cuts is None else self.cuts - 1
+        return self.cut_after
 
 
 class SiteClock:

@@ -11,9 +11,11 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx2
 import pytest
+import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.applications import Starlette
@@ -23,7 +25,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from pureboot.agent.cache.content_cache import ContentCache
 from pureboot.agent.content import ContentFetcher
-from pureboot.agent.routes.files import Span, Unsatisfiable, file_routes, requested_span, with_piece
+from pureboot.agent.routes.files import CHUNK_SIZE, Span, Unsatisfiable, file_routes, requested_span, with_piece
 from pureboot.core.errors import PureBootError, StorageFull, TooLarge
 from pureboot.wire.errors import body_of, headers_of, status_of
 from pureboot.wire.http import bind, serve_http
@@ -206,6 +208,7 @@ class TestWholeFiles:
         assert (await http.get(f"/files/{KERNEL}", headers={"If-None-Match": '"other"'})).status_code == 200
 
     async def test_a_file_evicted_while_it_is_served_arrives_whole(self, server: Agent):
+        await server.fetcher.fetch(IMAGE)
         async with server.client() as http, http.stream("GET", f"/files/{IMAGE}") as answer:
             chunks = answer.aiter_bytes(1000)
             content = bytearray(await anext(chunks))
@@ -223,6 +226,125 @@ class TestWholeFiles:
         assert [name for _, name in server.served] == [KERNEL, EMPTY, IMAGE, KERNEL]
 
 
+class TestReadingAlong:
+    """Machines that ask for a file while it comes from central."""
+
+    async def test_it_is_streamed_as_it_lands_and_whole_once_it_is_verified(self, server: Agent):
+        server.source.pause(after=10_000_000)
+        async with server.asked(f"/files/{IMAGE}?token={TOKEN}") as connection:
+            await connection.readuntil(b"\r\n\r\n")
+            body = await connection.readexactly(9_000_000)
+            assert server.cache.files() == ()
+            assert server.served == []
+            server.source.release()
+            body += await connection.read()
+        await server.settle()
+        assert body == FILES[IMAGE]
+        assert server.served == [(TOKEN, IMAGE)]
+        assert server.source.downloads == {IMAGE: 1}
+
+    async def test_a_slow_and_a_gone_machine_hold_up_neither_the_download_nor_the_others(self, server: Agent):
+        async with server.asked(f"/files/{IMAGE}") as slow:
+            await slow.readuntil(b"\r\n\r\n")
+            body = await slow.readexactly(1000)
+            async with server.asked(f"/files/{IMAGE}") as gone:
+                await gone.readexactly(1000)
+            async with server.client() as http:
+                assert (await http.get(f"/files/{IMAGE}")).content == FILES[IMAGE]
+            assert [file.name for file in server.cache.files()] == [IMAGE]
+            assert body + await slow.read() == FILES[IMAGE]
+        assert server.source.downloads == {IMAGE: 1}
+
+    @pytest.mark.parametrize("wish", ["0-99", "20000000-20000099", "-100"])
+    async def test_a_range_waits_until_its_bytes_are_there(self, server: Agent, wish: str):
+        server.source.pause(after=1_000_000)
+        async with server.client() as http:
+            asking = asyncio.create_task(http.get(f"/files/{IMAGE}", headers={"Range": f"bytes={wish}"}))
+            while not server.source.asked:
+                await asyncio.sleep(0.002)
+            server.source.release()
+            answer = await asking
+        span = requested_span(f"bytes={wish}", len(FILES[IMAGE]))
+        assert span is not None
+        assert (answer.status_code, answer.content) == (206, FILES[IMAGE][span.start : span.end])
+
+    async def test_a_cut_of_the_wan_is_not_noticed_by_who_reads_along(self, server: Agent):
+        server.source.cut_after, server.source.cuts = 5_000_000, 1
+        async with server.client() as http:
+            assert (await http.get(f"/files/{IMAGE}")).content == FILES[IMAGE]
+        assert server.source.asked == [(IMAGE, 0), (IMAGE, 5_000_000)]
+
+    async def test_a_central_that_dies_ends_the_connection_short_and_the_next_goes_on_there(self, server: Agent):
+        server.source.cut_after, server.source.cuts = 5_000_000, 2
+        async with server.asked(f"/files/{IMAGE}?token={TOKEN}") as connection:
+            await connection.readuntil(b"\r\n\r\n")
+            await connection.readexactly(1_000_000)
+            server.source.away = True
+            body = await connection.read()
+        assert len(body) < len(FILES[IMAGE]) - 1_000_000
+        await server.settle()
+        assert server.served == []
+        server.source.away = False
+        async with server.client() as http:
+            assert (await http.get(f"/files/{IMAGE}")).content == FILES[IMAGE]
+        assert server.source.asked[-1][1] >= 5_000_000
+
+
+class TestZeroCopy:
+    """Whole files go from the page cache to the socket; on the loop that agents run on, and on that of the tests."""
+
+    @pytest.mark.parametrize("factory", [uvloop.new_event_loop, asyncio.new_event_loop])
+    @pytest.mark.parametrize("is_cold", [False, True])
+    def test_what_arrives_is_what_is_kept(self, tmp_path: Path, factory, is_cold: bool, monkeypatch):
+        if is_cold:
+            monkeypatch.setattr(os, "preadv", lambda *_: 0)
+
+        async def ask() -> None:
+            agent = Agent(tmp_path)
+            async with aclosing(agent.fetcher), agent.serving(), agent.client() as http:
+                await agent.fetcher.fetch(IMAGE)
+                for _ in range(2):  # on one connection
+                    answer = await http.get(f"/files/{IMAGE}", params={"token": TOKEN})
+                    assert answer.content == FILES[IMAGE]
+                answer = await http.get(f"/files/{IMAGE}", headers={"Range": "bytes=7-9000000"})
+                assert answer.content == FILES[IMAGE][7:9_000_001]
+                slow = [self.slowly(agent) for _ in range(4)]
+                assert all(await asyncio.gather(*slow))
+            assert agent.served == [(TOKEN, IMAGE)] * 2
+
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(asyncio.sleep(0))  # what a loop keeps for all that come after it
+        before = len(os.listdir("/proc/self/fd"))
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(ask())
+        assert len(os.listdir("/proc/self/fd")) == before
+
+    async def slowly(self, agent: Agent) -> bool:
+        content = bytearray()
+        async with agent.asked(f"/files/{IMAGE}") as connection:
+            await connection.readuntil(b"\r\n\r\n")
+            while chunk := await connection.read(200_000):
+                content += chunk
+                await asyncio.sleep(0.001)
+        return bytes(content) == FILES[IMAGE]
+
+    async def test_python_sees_none_of_the_bytes_but_the_last(self, server: Agent, monkeypatch):
+        await server.fetcher.fetch(IMAGE)
+        read = 0
+        pread = os.pread
+
+        def counted(source: int, length: int, position: int) -> bytes:
+            nonlocal read
+            read += length
+            return pread(source, length, position)
+
+        monkeypatch.setattr(os, "pread", counted)
+        monkeypatch.setattr(os, "preadv", lambda *_: 1)
+        async with server.client() as http:
+            assert (await http.get(f"/files/{IMAGE}")).content == FILES[IMAGE]
+        assert read == CHUNK_SIZE
+
+
 class TestErrors:
     async def test_central_away_is_503_with_a_time_to_come_back(self, agent: Agent, http: httpx2.AsyncClient):
         agent.source.away = True
@@ -232,9 +354,18 @@ class TestErrors:
         assert answer.json()["error"]["code"] == "central_unavailable"
         assert agent.served == []
 
-    async def test_wrong_bytes_reach_no_machine(self, agent: Agent, http: httpx2.AsyncClient):
-        agent.source.corrupt = True
-        assert (await http.get(f"/files/{KERNEL}")).status_code == 503
+    async def test_wrong_bytes_are_whole_at_no_machine(self, server: Agent, caplog):
+        server.source.corrupt = True
+        for name in (KERNEL, IMAGE):
+            async with server.asked(f"/files/{quote(name)}?token={TOKEN}") as connection:
+                head = await connection.readuntil(b"\r\n\r\n")
+                body = await connection.read()
+            assert b"content-length: %d\r\n" % len(FILES[name]) in head
+            assert len(body) < len(FILES[name])
+        await server.settle()
+        assert server.served == []
+        assert server.cache.files() == ()
+        assert "Traceback" not in caplog.text
 
     async def test_what_does_not_fit_is_507(self, tmp_path: Path):
         agent = Agent(tmp_path, max_bytes=1000)
@@ -471,6 +602,21 @@ class TestServed:
         assert "Exception" not in caplog.text
         async with server.client() as http:
             assert (await http.get(f"/files/{IMAGE}")).content == FILES[IMAGE]
+
+    @pytest.mark.parametrize("position", [5_000_000, len(FILES[IMAGE]) - 1])
+    async def test_not_a_file_that_changes_under_way(self, server: Agent, caplog, position: int):
+        file = await server.fetcher.fetch(IMAGE)
+        async with server.asked(f"/files/{IMAGE}?token={TOKEN}") as connection:
+            await connection.readuntil(b"\r\n\r\n")
+            received = len(await connection.readexactly(1_000_000))
+            with file.path.open("r+b") as spoilt:
+                spoilt.seek(position)
+                spoilt.write(bytes([FILES[IMAGE][position] ^ 1]))
+            received += len(await connection.read())
+        await server.settle()
+        assert received < len(FILES[IMAGE])
+        assert server.served == []
+        assert "changed while it was served" in caplog.text
 
     @given(st.lists(st.tuples(st.integers(0, 40), st.integers(1, 20))))
     def test_pieces_add_up_to_the_bytes_they_cover(self, pieces: list[tuple[int, int]]):

@@ -212,6 +212,15 @@ class Pair:
         except TimeoutError:
             raise AssertionError(f"{mac} is never {state} at the site\n{self.agent.tail()}") from None
 
+    async def until_served(self, path: str) -> None:
+        """Until the site knows of a file."""
+        try:
+            async with asyncio.timeout(60):
+                while (await self.machine.head(path)).status_code != 200:
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            raise AssertionError(f"{path} is never known\n{self.agent.tail()}") from None
+
     async def holds(self, count: int) -> None:
         """Until the site has so many files of content."""
         try:

@@ -186,6 +186,33 @@ def test_workflows(central):
     assert pureboot("workflow", "delete", "linux") == "Workflow linux is deleted.\n"
 
 
+def test_content_is_deleted(central):
+    central.says("DELETE", "/api/v1/content/images/k", status=204)
+    assert pureboot("content", "delete", "images/k") == "images/k is deleted.\n"
+    assert json.loads(pureboot("content", "delete", "images/k", "--json")) == {"deleted": "images/k"}
+
+
+def test_boot_loaders_are_imported_from_a_folder(central, tmp_path):
+    (tmp_path / "arm64").mkdir()
+    for place in ("undionly.kpxe", "snponly.efi", "arm64/ipxe.efi", "e1000.rom"):
+        (tmp_path / place).write_bytes(place.encode())
+    names = ["undionly.kpxe", "snponly.efi", "ipxe-arm64.efi"]
+    for name in names:
+        central.says("PUT", f"/api/v1/content/bootloaders/{name}", {"size": 7, "digest": "sha256:abc"}, status=201)
+    assert pureboot("content", "import-ipxe", str(tmp_path)).splitlines() == [
+        f"bootloaders/{name} is at central: 7 bytes." for name in names
+    ]
+    assert [asked.body for asked in central.asked] == [b"undionly.kpxe", b"snponly.efi", b"arm64/ipxe.efi"]
+    assert len(json.loads(pureboot("content", "import-ipxe", str(tmp_path), "--json"))) == 3
+
+
+def test_a_folder_without_boot_loaders_is_said_and_how_to_get_them(central, tmp_path):
+    output = pureboot("content", "import-ipxe", str(tmp_path), code=1)
+    assert f"There is no boot loader of iPXE in {tmp_path}." in output
+    assert "Install Debian's package `ipxe`" in output
+    assert central.asked == []
+
+
 def test_content_goes_up_and_down(central, tmp_path):
     source, target = tmp_path / "source", tmp_path / "target"
     source.write_bytes(b"x" * 600_000)

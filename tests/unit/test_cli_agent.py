@@ -113,6 +113,21 @@ class TestTheOneOnThisHost:
         pureboot("agent", "queue", *words, code=2)
         assert server.asked == []
 
+    def test_the_cache_is_tidied(self, server):
+        server.says("POST", "/api/v1/agent/cache/evict", {"evicted": ["images/k"], "freed": 5})
+        assert local(server, "cache", "evict") == "1 files went, 5 bytes are free.\n"
+        server.says("DELETE", "/api/v1/agent/cache", {"evicted": [], "freed": 0})
+        assert json.loads(local(server, "cache", "clear", "--json")) == {"evicted": [], "freed": 0}
+        server.says("DELETE", "/api/v1/agent/cache/images/a%20b", status=204)
+        assert local(server, "cache", "remove", "images/a b") == "images/a b is removed.\n"
+        server.says("POST", "/api/v1/agent/cache/verify", {"files": 3}, status=202)
+        assert local(server, "cache", "verify").startswith("3 files are read again")
+
+    @pytest.mark.parametrize("words", [("remove",), ("clear", "images/k"), ("list", "images/k"), ("burn",)])
+    def test_cache_words_that_make_no_sense(self, server, words):
+        pureboot("agent", "cache", *words, code=2)
+        assert server.asked == []
+
     @pytest.mark.parametrize(
         ("command", "sentence"),
         [("queue", "The queue is empty"), ("conflicts", "Site and central agree."), ("cache", "The cache is empty.")],

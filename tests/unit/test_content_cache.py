@@ -5,7 +5,6 @@ import hashlib
 import itertools
 import json
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -18,6 +17,7 @@ import pytest
 from pureboot.agent.cache.content_cache import ContentCache
 from pureboot.agent.cache.content_index import CachedFile
 from pureboot.core.errors import Invalid, Malformed, StorageFull
+from tests.support.disk import small_disk
 
 ROOM = 1_000_000
 
@@ -485,13 +485,8 @@ class TestFullDisk:
 
     @pytest.fixture
     def small_disk(self, tmp_path: Path) -> Iterator[Path]:
-        path = tmp_path / "disk"
-        path.mkdir()
-        mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(path)]
-        if not shutil.which("mount") or subprocess.run(mount, check=False, capture_output=True).returncode:
-            pytest.skip("needs to mount a file system of its own")
-        yield path
-        subprocess.run(["umount", str(path)], check=True)
+        with small_disk(tmp_path / "disk", "256k") as path:
+            yield path
 
     async def test_a_disk_that_fills_up_refuses_the_file_and_holds_the_others(self, small_disk: Path):
         root = small_disk / "cache"

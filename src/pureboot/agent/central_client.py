@@ -15,7 +15,7 @@ from urllib.parse import quote
 import httpx2
 from pydantic import BaseModel, ValidationError
 
-from pureboot.core.errors import CentralUnavailable, Malformed, SettingsError
+from pureboot.core.errors import CentralUnavailable, Invalid, Malformed, SettingsError
 from pureboot.wire.errors import from_answer
 from pureboot.wire.messages import (
     AgentCredential,
@@ -106,12 +106,14 @@ class CentralClient:
 
     @asynccontextmanager
     async def download(self, name: str, offset: int = 0) -> AsyncIterator[AsyncIterator[bytes]]:
-        """The bytes of content `category/path` from `offset` on."""
+        """The bytes of content `category/path` from `offset` on. Raises Invalid where central does not begin there."""
         headers = self._headers | ({"Range": f"bytes={offset}-"} if offset else {})
         path = f"/api/v1/content/{quote(name)}"
         try:
             async with self._http.stream("GET", path, headers=headers, timeout=self._timeout) as response:
-                if response.status_code not in (200, 206) or (offset and response.status_code != 206):
+                if offset and not _begins_at(response, offset):
+                    raise Invalid(f"it does not go on at byte {offset}.")
+                if response.status_code not in (200, 206):
                     refusal = _json(await _bounded(response))
                     raise from_answer(response.status_code, refusal, _retry_after(response))
                 yield response.aiter_bytes()
@@ -141,6 +143,13 @@ class CentralClient:
         except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError) as error:
             raise _unavailable(error) from error
         return _read(response, answer, kind)
+
+
+def _begins_at(response: httpx2.Response, offset: int) -> bool:
+    """False: it is there and sends something else (the whole file, or 416 for one that has become shorter)."""
+    if response.status_code == 206:
+        return response.headers.get("Content-Range", "").startswith(f"bytes {offset}-")
+    return response.status_code not in (200, 416)
 
 
 class Health(BaseModel):

@@ -2,29 +2,19 @@
 
 import asyncio
 import logging
-from asyncio import to_thread
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import AbstractAsyncContextManager
-from io import BufferedWriter
-from pathlib import Path
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Iterable
 
+from pureboot.agent.bandwidth import Bandwidth
 from pureboot.agent.cache.content_cache import ContentCache
 from pureboot.agent.cache.content_index import CachedFile
+from pureboot.agent.download import PATIENCE, ContentSource, Download, Urgency
+from pureboot.agent.landing import Landing, Readable, Whole
 from pureboot.core.errors import Busy, CentralUnavailable, Invalid, NotFound, PureBootError
-from pureboot.wire.messages import ContentDocument
+from pureboot.wire.messages import ContentCategory, ContentDocument
+
+__all__ = ["ContentFetcher", "ContentSource"]
 
 log = logging.getLogger(__name__)
-
-# Seconds without one byte from central, after which it counts as dead. Its WAN may be slow, but not silent.
-PATIENCE = 10.0
-
-
-class ContentSource(Protocol):
-    def download(self, name: str, offset: int = 0) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """The bytes of `name` from `offset` on. Entering raises CentralUnavailable, NotFound and what else central
-        refuses with; so does iterating, where the transfer ends early."""
-        ...
 
 
 class ContentFetcher:
@@ -38,20 +28,22 @@ class ContentFetcher:
         *,
         wanted: Callable[[str], ContentDocument | None],
         keep: Callable[[], frozenset[str]] = frozenset,
+        bandwidth: Bandwidth | None = None,
         patience: float = PATIENCE,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._cache = cache
-        self._source = source
+        self._download = Download(cache, source, bandwidth or Bandwidth(), patience, sleep)
         self._wanted = wanted
         self._keep = keep
-        self._patience = patience
-        self._flights: dict[tuple[str, str], asyncio.Task[CachedFile]] = {}
+        self._flights: dict[tuple[str, str], _Flight] = {}
 
     async def aclose(self) -> None:
         """Gives up the downloads under way; whoever waits for one gets CentralUnavailable."""
-        for flight in (flights := list(self._flights.values())):
-            flight.cancel()
-        await asyncio.gather(*flights, return_exceptions=True)
+        tasks = [flight.task for flight in self._flights.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def document(self, name: str) -> ContentDocument:
         """Raises NotFound."""
@@ -74,8 +66,9 @@ class ContentFetcher:
         document = self._wanted(name)
         return document is not None and self._cache.contains(name, document.digest)
 
-    async def fetch(self, name: str) -> CachedFile:
-        """The file in central's current version, downloaded if it is not here.
+    async def fetch(self, name: str, *, keep: Iterable[str] = (), first: bool = False) -> CachedFile:
+        """The file in central's current version, downloaded if it is not here; no file in `keep` makes room for it.
+        `first`: a machine waits for it.
 
         An asker who goes away takes the download from nobody. An error reaches all who wait, and the next one tries
         anew. Raises NotFound, CentralUnavailable, StorageFull, and Busy where central's bytes are not those that it
@@ -84,77 +77,120 @@ class ContentFetcher:
         document = self.document(name)
         if file := await self._cache.get(name, document.digest):
             return file
-        flight = self._flight(document)
-        await asyncio.wait([flight])
-        if flight.cancelled():
-            raise CentralUnavailable("The agent is stopping.", hint="Ask again when it is back.")
-        return flight.result()
+        flight = self._flight(document, keep)
+        if first:
+            flight.urgency.hurry()
+        await asyncio.wait([flight.task])
+        if flight.task.cancelled():
+            raise _stopping()
+        return flight.task.result()
 
-    def _flight(self, document: ContentDocument) -> asyncio.Task[CachedFile]:
+    async def open(self, name: str) -> Readable:
+        """The file for a machine that waits for it, to be read while it lands; its download goes before those that look
+        ahead. Returns once central sends. Raises as `fetch` does; so does reading."""
+        document = self.document(name)
+        if file := await self._cache.get(name, document.digest):
+            return Whole(file)
+        flight = self._flight(document)
+        flight.urgency.hurry()
+        while True:
+            landing = flight.landing
+            try:
+                await landing.begun()
+            except PureBootError:
+                if flight.landing is landing:
+                    raise
+            else:
+                return landing
+
+    async def forget_parts(self, documents: Iterable[ContentDocument]) -> None:
+        """What landed of files that are not among central's current `documents` goes."""
+        await self._cache.forget_parts((document.name, document.digest) for document in documents)
+
+    async def expire(self, age: Callable[[ContentCategory], float], *, keep: Iterable[str]) -> tuple[str, ...]:
+        """Removes what lay unused for longer than the `age` of its category (seconds) and is not in `keep`, and what
+        is beyond the cache's limit. Names of what went."""
+        must_stay = self._keep()
+        return await self._cache.expire(age, keep=must_stay.union(keep), must_stay=must_stay)
+
+    def _flight(self, document: ContentDocument, keep: Iterable[str] = ()) -> "_Flight":
         key = document.name, document.digest
         if key not in self._flights:
-            self._flights[key] = asyncio.create_task(self._download(document), name=f"download of {document.name}")
-            self._flights[key].add_done_callback(lambda flight: self._landed(key, flight))
+            flight = _Flight(self._download, Landing(document), Urgency(self._download.bandwidth))
+            flight.task = asyncio.create_task(flight.fly(self._keep().union(keep)), name=f"download of {document.name}")
+            flight.task.add_done_callback(lambda task: self._landed(key, flight))
+            self._flights[key] = flight
         return self._flights[key]
 
-    def _landed(self, key: tuple[str, str], flight: asyncio.Task[CachedFile]) -> None:
+    def _landed(self, key: tuple[str, str], flight: "_Flight") -> None:
         del self._flights[key]
-        if not flight.cancelled() and (error := flight.exception()):
+        flight.end()
+        if not flight.task.cancelled() and (error := flight.task.exception()):
             log.warning("content could not be fetched: %s: %s", key[0], error)
 
-    async def _download(self, document: ContentDocument) -> CachedFile:
+
+class _Flight:
+    """One download, however many wait for it; fetched anew once where what was resumed turns out wrong."""
+
+    task: asyncio.Task[CachedFile]
+
+    def __init__(self, download: Download, landing: Landing, urgency: Urgency) -> None:
+        self._download = download
+        self.landing, self.urgency = landing, urgency
+
+    async def fly(self, keep: frozenset[str]) -> CachedFile:
         try:
-            return await self._transfer(document)
-        except TimeoutError:
-            raise CentralUnavailable(
-                f"Central sent nothing of {document.name} for {self._patience:g} s.", retry_after=self._patience
-            ) from None
-        except OSError as error:
-            raise Busy(
-                f"The agent cannot keep {document.name}: {error}.",
-                hint="Look at the disk of its cache.",
-                retry_after=60,
-            ) from error
-        except (Busy, NotFound):
-            raise
-        except PureBootError as error:
-            # Nothing that the machine that asks could mend. Wrong bytes are this file's trouble, not all of central's.
-            kind = Busy if isinstance(error, Invalid) else CentralUnavailable
-            raise kind(
-                f"Central did not deliver {document.name}: {error.message}", hint=error.hint, retry_after=self._patience
-            ) from error
-
-    async def _transfer(self, document: ContentDocument) -> CachedFile:
-        name, keep = document.name, self._keep()
-        async with (
-            asyncio.timeout(self._patience) as deadline,
-            self._source.download(name) as chunks,
-            # Central answers; only now does other content have to make room.
-            self._cache.landing(name, document.size, keep=keep) as path,
-        ):
-            await self._write(path, document, chunks, deadline)
-            deadline.reschedule(None)
-            return await self._cache.put(name, path, document.digest, keep=keep)
-
-    async def _write(
-        self, path: Path, document: ContentDocument, chunks: AsyncIterator[bytes], deadline: asyncio.Timeout
-    ) -> None:
-        loop = asyncio.get_running_loop()
-        left = document.size
-        file = _create(path)
+            return await self._land(keep)
+        except _Spoilt as spoilt:
+            log.warning("what was resumed is wrong and is fetched anew: %s: %s", self.landing.name, spoilt)
+            failed, self.landing = self.landing, Landing(self.landing.document)
+            failed.fail(spoilt.said)
         try:
-            async for chunk in chunks:
-                left -= len(chunk)
-                if left < 0:
-                    raise Invalid(f"it sent more than the {document.size} bytes it announced.")
-                await to_thread(file.write, chunk)
-                deadline.reschedule(loop.time() + self._patience)
-        finally:
-            await to_thread(file.close)
-        if left > 0:
-            raise Invalid(f"the transfer ended {left} bytes early.")
+            return await self._land(keep)
+        except _Spoilt as spoilt:
+            self.landing.fail(spoilt.said)
+            raise spoilt.said from spoilt
+
+    def end(self) -> None:
+        """However it ended, even before it began: nobody is left waiting."""
+        self.landing.fail(_stopping())
+        self.urgency.end()
+
+    async def _land(self, keep: frozenset[str]) -> CachedFile:
+        landing = self.landing
+        try:
+            file = await self._download.run(landing, self.urgency, keep)
+        except (PureBootError, OSError) as error:
+            said = _ours(landing.name, error, self._download.patience)
+            if landing.was_resumed and isinstance(error, Invalid):
+                raise _Spoilt(said) from error
+            landing.fail(said)
+            raise said from error
+        landing.land(file)
+        return file
 
 
-def _create(path: Path) -> BufferedWriter:
-    # Not in a thread: a cancelled wait for one would lose the open file.
-    return path.open("wb")
+class _Spoilt(Exception):
+    """Wrong bytes, of which some came earlier. `said`: what whoever waits is told."""
+
+    def __init__(self, said: PureBootError) -> None:
+        super().__init__(said.message)
+        self.said = said
+
+
+def _ours(name: str, error: PureBootError | OSError, patience: float) -> PureBootError:
+    """What is said to whoever waits for a file. Nothing that a machine could mend becomes CentralUnavailable, but for
+    wrong bytes: those are this file's trouble, not all of central's."""
+    if isinstance(error, TimeoutError):
+        return CentralUnavailable(f"Central sent nothing of {name} for {patience:g} s.", retry_after=patience)
+    if isinstance(error, OSError):
+        hint = "Look at the disk of its cache."
+        return Busy(f"The agent cannot keep {name}: {error}.", hint=hint, retry_after=60)
+    if isinstance(error, (Busy, NotFound)):
+        return error
+    kind = Busy if isinstance(error, Invalid) else CentralUnavailable
+    return kind(f"Central did not deliver {name}: {error.message}", hint=error.hint, retry_after=patience)
+
+
+def _stopping() -> CentralUnavailable:
+    return CentralUnavailable("The agent is stopping.", hint="Ask again when it is back.")

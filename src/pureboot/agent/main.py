@@ -13,6 +13,7 @@ import httpx2
 
 from pureboot.agent import identity
 from pureboot.agent.app import create_app
+from pureboot.agent.bandwidth import Bandwidth
 from pureboot.agent.boot_service import AgentBootService
 from pureboot.agent.bounds import Bounds
 from pureboot.agent.cache.content_cache import ContentCache
@@ -37,6 +38,7 @@ from pureboot.agent.queue import SyncQueue
 from pureboot.agent.queue_processor import QueueProcessor
 from pureboot.agent.readiness import Readiness
 from pureboot.agent.routes.boot import boot_routes
+from pureboot.agent.routes.cache import CacheDesk
 from pureboot.agent.routes.files import file_routes
 from pureboot.agent.routes.nodes import node_routes
 from pureboot.agent.routes.queue import QueueDesk
@@ -45,6 +47,8 @@ from pureboot.agent.routes.templates import Templates
 from pureboot.agent.site import SiteState
 from pureboot.agent.sync import CacheSyncService
 from pureboot.agent.tftp import BootLoaders, TftpService
+from pureboot.agent.verification import Verifier
+from pureboot.agent.wants import Wants
 from pureboot.config.settings import AgentSettings
 from pureboot.core.errors import Busy, SettingsError
 from pureboot.rendering.renderer import Renderer
@@ -84,7 +88,8 @@ class SiteAgent:
         )
         self.sync_queue = SyncQueue(self.database, clock=clock, bounds=bounds)
         self.conflict_detector = ConflictDetector(self.state_cache, table=conflicts)
-        self.content_cache = ContentCache(settings.data_dir / "cache", settings.cache_max_bytes)
+        wants = Wants(self.site, self.state_cache)
+        self.content_cache = ContentCache(settings.data_dir / "cache", settings.cache_max_bytes, room=wants.room)
 
         self.connectivity = ConnectivityMonitor(
             central_url,
@@ -152,7 +157,11 @@ class SiteAgent:
             advertise_url=settings.advertise_url,
         )
         self.fetcher = ContentFetcher(
-            self.content_cache, client, wanted=self.site.content, keep=lambda: frozenset(self.sync.needed())
+            self.content_cache,
+            client,
+            wanted=self.site.content,
+            keep=lambda: frozenset(wants.pressing()),
+            bandwidth=Bandwidth(settings.bandwidth_limit),
         )
         loaders = BootLoaders(
             self.content_cache, self.fetcher, advertise_url=settings.advertise_url, http_port=settings.port
@@ -170,8 +179,10 @@ class SiteAgent:
             self.conflict_detector,
             drain=self.queue_processor.process_queue,
             retry_delay=settings.queue_retry_delay,
+            schedule=settings.sync_schedule,
         )
         readiness = Readiness(self.state_cache, self.site, self.offline_generator)
+        self.verifier = Verifier(self.content_cache, rate=settings.verify_rate, on_rotten=self.sync.fetch_again)
         self.heartbeat = HeartbeatService(
             self.identity.agent_id,
             client,
@@ -207,6 +218,7 @@ class SiteAgent:
             self.state_cache.count,
             lambda: (self.content_cache.hits, self.content_cache.misses),
             tftp,
+            self.verifier,
         )
         status = Status(
             people,
@@ -214,13 +226,16 @@ class SiteAgent:
             heartbeat=self.heartbeat,
             queue=self.sync_queue,
             detector=self.conflict_detector,
-            content=self.content_cache,
             nodes=self.state_cache,
             site=self.site,
             sync=self.sync,
             session=self.queue_processor.session,
             readiness=readiness,
-            notices=lambda: [*damaged_copies(self.database.path), *filter(None, [self.tftp.problem])],
+            notices=lambda: [
+                *damaged_copies(self.database.path),
+                *filter(None, [self.tftp.problem, self.sync.problem]),
+                *(f"{name} rotted on the disk and is not back yet." for name in sorted(self.sync.lost)),
+            ],
             registry=registry_of(collector),
         )
         self.app = create_app(
@@ -230,6 +245,7 @@ class SiteAgent:
                 *file_routes(self.fetcher, served=progress.served),
                 *templates.routes(),
                 *QueueDesk(people, self.sync_queue).routes(),
+                *CacheDesk(people, self.content_cache, wants, self.verifier).routes(),
                 *status.routes(),
             ],
             max_body_bytes=settings.max_body_bytes,
@@ -238,11 +254,25 @@ class SiteAgent:
     async def start(self) -> None:
         """Begins to serve the site. Asks nothing of central that anyone waits for."""
         await self.sync_queue.initialize()
-        for part in (self.connectivity, self.queue_processor, self.sync, self.heartbeat, self.housekeeping):
+        for part in (
+            self.connectivity,
+            self.queue_processor,
+            self.sync,
+            self.heartbeat,
+            self.housekeeping,
+            self.verifier,
+        ):
             await part.start()
 
     async def stop(self) -> None:
-        for part in (self.housekeeping, self.heartbeat, self.sync, self.queue_processor, self.connectivity):
+        for part in (
+            self.verifier,
+            self.housekeeping,
+            self.heartbeat,
+            self.sync,
+            self.queue_processor,
+            self.connectivity,
+        ):
             await part.stop()
         await self.renderer.aclose()
         await self.fetcher.aclose()

@@ -8,6 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from pureboot.agent.verification import Verifier
 from pureboot.tftp.server import TftpServer
 from pureboot.wire.messages import AgentMetrics
 
@@ -20,9 +21,10 @@ class SiteCollector(Collector):
         nodes: Callable[[], int],
         cache: Callable[[], tuple[int, int]],
         tftp: TftpServer,
+        verifier: Verifier,
     ) -> None:
         self._collect, self._boots, self._nodes, self._cache = collect, boots, nodes, cache
-        self._tftp = tftp
+        self._tftp, self._verifier = tftp, verifier
 
     def collect(self) -> Iterator[Metric]:
         now = self._collect()
@@ -49,7 +51,9 @@ class SiteCollector(Collector):
         hits, misses = self._cache()
         yield CounterMetricFamily("pureboot_agent_cache_hits", "Files found on disk.", hits)
         yield CounterMetricFamily("pureboot_agent_cache_misses", "Files that had to be fetched.", misses)
-
+        verifier = self._verifier
+        yield CounterMetricFamily("pureboot_agent_cache_verified", "Kept files read again and good.", verifier.verified)
+        yield CounterMetricFamily("pureboot_agent_cache_rotten", "Kept files that had rotted.", verifier.rotten)
         yield from self._tftp_counts()
 
     def _tftp_counts(self) -> Iterator[Metric]:

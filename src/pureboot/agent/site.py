@@ -107,6 +107,13 @@ class SiteState:
         """Names of content that firmware asks for before the site can know which machine it is."""
         return [name for name, each in self._content.items() if each.category is ContentCategory.BOOTLOADERS]
 
+    def content_names(self) -> list[str]:
+        """In the order of the alphabet."""
+        return sorted(self._content)
+
+    def contents(self) -> list[ContentDocument]:
+        return list(self._content.values())
+
     # Inside a transaction
 
     def set_site(self, tx: Transaction, document: SiteDocument) -> None:

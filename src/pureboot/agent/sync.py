@@ -8,8 +8,9 @@ import contextlib
 import logging
 import random
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from pureboot.agent import sweep
@@ -21,17 +22,19 @@ from pureboot.agent.content import ContentFetcher
 from pureboot.agent.loop import Loop
 from pureboot.agent.mirror import Mirror
 from pureboot.agent.queue import SyncQueue
+from pureboot.agent.schedule import Schedule
 from pureboot.agent.site import SiteState
+from pureboot.agent.wants import Wants
 from pureboot.core.backoff import Backoff
-from pureboot.core.errors import CentralUnavailable, Forbidden, PureBootError, Unauthenticated
-from pureboot.core.lifecycle import NodeState
+from pureboot.core.errors import CentralUnavailable, Forbidden, NotFound, PureBootError, StorageFull, Unauthenticated
 from pureboot.wire.messages import FeedPage, NodeDocument
 
 log = logging.getLogger(__name__)
 
 # Seconds central may hold a request for changes open: a change arrives as it happens, and a dead link shows soon.
 LONG_POLL = 25.0
-_APPROVED = (NodeState.PENDING, NodeState.REPROVISION, NodeState.INSTALLING)
+# Seconds between two looks at the content while nothing happens: for what was lost, and what grew old.
+LOOK_AGAIN = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,9 @@ class SyncResult:
 
 
 class CacheSyncService:
-    """`drain` empties the outbox: on reconnect what this site has to say goes first, then it listens."""
+    """`drain` empties the outbox: on reconnect what this site has to say goes first, then it listens. `schedule` says
+    when content is fetched that nothing presses for, as a cron expression; empty: as soon as it is known. `problem`
+    is for people; empty if there is none."""
 
     def __init__(
         self,
@@ -58,16 +63,22 @@ class CacheSyncService:
         *,
         drain: Callable[[], Awaitable[object]],
         retry_delay: float = 5.0,
+        schedule: str = "",
     ) -> None:
         self._client, self._connectivity, self._mirror, self._site = client, connectivity, mirror, site
         self._cache, self._queue, self._fetcher, self._detector = state_cache, queue, fetcher, detector
         self._drain = drain
+        self._wants = Wants(site, state_cache)
+        self._schedule = Schedule(schedule, _now())
         self._backoff = Backoff(base=retry_delay)
         self._wake = asyncio.Event()
         self._content_due = asyncio.Event()
         self._loops = (Loop("feed", self._follow), Loop("content", self._keep_content))
         self._compare_due = True
+        self._asked_for = False
         self.refused = ""
+        self.problem = ""
+        self.lost: set[str] = set()
         connectivity.add_listener(self._link_changed)
 
     async def sync_once(self, wait: float = 0) -> tuple[int, int]:
@@ -102,30 +113,38 @@ class CacheSyncService:
         await self._mirror.begin_pass()
         return await self._client.changes(sweep.START, wait=0)
 
-    async def fetch_needed(self) -> tuple[int, tuple[str, ...]]:
-        """Files fetched now, and those still missing: boot loaders, then what the workflows of this site's nodes need,
-        the approved ones' first. A file that fails does not keep the next from being fetched."""
-        fetched, missing = 0, []
-        for name in self.needed():
+    async def fetch_needed(self, *, everything: bool = True) -> tuple[int, tuple[str, ...]]:
+        """Files fetched now, and those still missing: all that the site's policy asks for, or what presses only. A file
+        that fails does not keep the next from being fetched; none makes room at the cost of one that is wanted more."""
+        names = self._wants.ahead() if everything else self._wants.pressing()
+        names = list(dict.fromkeys([*names, *self.lost]))
+        fetched, missing, too_large = 0, [], 0
+        for place, name in enumerate(names):
             if not self._fetcher.missing([name]):
+                self.lost.discard(name)
                 continue
             try:
-                await self._fetcher.fetch(name)
+                await self._fetcher.fetch(name, keep=names[:place])
                 fetched += 1
+                self.lost.discard(name)
             except PureBootError as error:
                 log.warning("content %s could not be fetched: %s", name, error.message)
+                if isinstance(error, NotFound):
+                    self.lost.discard(name)
                 missing.append(name)
+                too_large += isinstance(error, StorageFull)
                 if isinstance(error, CentralUnavailable):
                     break
+        self.problem = f"{too_large} files that this site wants have no room in its cache." if too_large else ""
         return fetched, tuple(missing)
 
-    def needed(self) -> list[str]:
-        """Names of content, without repeats, in the order in which they are wanted: without a boot loader nothing else
-        is asked for."""
-        nodes = sorted(self._cache.nodes(), key=lambda node: node.state not in _APPROVED)
-        workflows = (self._site.workflow(workflow_id) for workflow_id in dict.fromkeys(n.workflow_id for n in nodes))
-        of_workflows = (name for workflow in workflows if workflow for name in workflow.content)
-        return list(dict.fromkeys([*self._site.boot_loaders(), *of_workflows]))
+    async def tidy_content(self) -> tuple[str, ...]:
+        """Removes what nobody wants: files that lay unused beyond the age of their category, and parts of versions that
+        are no more. Not while central is away, which could not send them again. Names of what went."""
+        if not self._connectivity.is_online or self._site.last_pass is None:
+            return ()
+        await self._fetcher.forget_parts(self._site.contents())
+        return await self._fetcher.expire(self._wants.age, keep=self._wants.ahead())
 
     async def sync_now(self) -> SyncResult:
         """By hand: everything at once. Raises what central answers."""
@@ -133,8 +152,14 @@ class CacheSyncService:
         fetched, missing = await self.fetch_needed()
         return SyncResult(pages, items, fetched, missing)
 
+    def fetch_again(self, names: Iterable[str]) -> None:
+        """Files that were here and rotted, whether the policy wants them or not; in `lost` until they are back."""
+        self.lost.update(names)
+        self._content_due.set()
+
     def request(self) -> None:
-        """Central asked for a sync."""
+        """Central asked for a sync: of everything, whatever the schedule says."""
+        self._asked_for = True
         self._wake.set()
         self._content_due.set()
 
@@ -163,13 +188,18 @@ class CacheSyncService:
 
     async def _keep_content(self) -> None:
         failures = 0
+        everything = self._schedule.is_due(_now())
         while True:
-            _, missing = await self.fetch_needed()
-            failures = failures + 1 if missing else 0
             self._content_due.clear()
-            pause = self._backoff.delay(failures, random.random()) if missing else None
+            everything, self._asked_for = everything or self._asked_for, False
+            _, missing = await self.fetch_needed(everything=everything)
+            await self.tidy_content()
+            failures = failures + 1 if missing else 0
+            pause = self._backoff.delay(failures, random.random()) if missing else LOOK_AGAIN
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._content_due.wait(), pause)
+                await asyncio.wait_for(self._content_due.wait(), min(pause, self._schedule.wait(_now())))
+            # What was due and is missing stays due.
+            everything = self._schedule.is_due(_now()) or (everything and bool(missing))
 
     async def _pause(self, seconds: float | None) -> None:
         self._wake.clear()
@@ -187,7 +217,12 @@ class CacheSyncService:
         """The end of an outage. A hiccup is none: a central that is well but takes nothing must not cut the backoff."""
         if online:
             self._compare_due = True
-            self.request()
+            self._wake.set()
+            self._content_due.set()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _documents(connection: sqlite3.Connection) -> list[dict[str, Any]]:

@@ -42,7 +42,7 @@ class BootLoaders:
     async def _loader(self, name: str) -> Served:
         """Raises NotFound, Malformed, Busy."""
         self._fetcher.document(name)
-        file = await self._cache.get(name) or await self._fetcher.fetch(name)
+        file = await self._cache.get(name) or await self._fetcher.fetch(name, first=True)
         try:
             return OpenFile(file.path)
         except OSError as error:

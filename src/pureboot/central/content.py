@@ -8,8 +8,9 @@ import errno
 import hashlib
 import os
 import re
+import threading
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -70,6 +71,7 @@ class Shelf:
     """The folder of the files. `root` is made where it is missing."""
 
     root: Path
+    _replacing: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
 
     def open(self) -> None:
         """Uploads that the last run did not finish are thrown away."""
@@ -107,11 +109,26 @@ class Shelf:
         """Under its digest, durably. Over an equal file it changes nothing."""
         target = self.path(upload.digest)
         target.parent.mkdir(parents=True, exist_ok=True)
-        # A transaction that is tried again finds it kept.
-        if upload.path.exists():
-            upload.path.rename(target)
+        with self._replacing:
+            # A transaction that is tried again finds it kept.
+            if upload.path.exists():
+                upload.path.rename(target)
         for folder in (target.parent, target.parent.parent):
             _sync_folder(folder)
+
+    def files(self) -> list[tuple[str, int]]:
+        """All digests that are kept, each with the moment its file was made: put again, it is another."""
+        found = [path for path in self.root.glob("sha256/*/*") if path.is_file()]
+        return [(f"sha256:{path.name}", path.stat().st_mtime_ns) for path in found]
+
+    def discard(self, digest: str, made: int) -> bool:
+        """Removes the file that was made then; not one that took its place. Whoever reads it reads on."""
+        path = self.path(digest)
+        with self._replacing:
+            if not path.exists() or path.stat().st_mtime_ns != made:
+                return False
+            path.unlink()
+            return True
 
 
 async def _write(path: Path, chunks: AsyncIterator[bytes]) -> Upload:
@@ -187,7 +204,7 @@ def put(
 
 
 def remove(conn: Connection, category: ContentCategory, path: str, now: datetime) -> None:
-    """Its bytes stay on disk; other names may share them, and readers may be at it."""
+    """Its bytes stay on disk for a while; other names may share them, and readers may be at it."""
     found = find(conn, category, path, lock=True)
     values = found.model_dump(mode="json") | {"updated_at": now, "deleted_at": now, "version": found.version + 1}
     _store(conn, values)
@@ -197,6 +214,10 @@ def _store(conn: Connection, row: dict[str, Any]) -> None:
     upsert(conn, t.content, [row])
     op: Any = "delete" if row["deleted_at"] else "upsert"
     publish(conn, EVERYWHERE, "content", f"{row['category']}/{row['path']}", row["version"], op)
+
+
+def named_digests(conn: Connection) -> set[str]:
+    return set(conn.execute(select(t.content.c.digest).where(t.content.c.deleted_at.is_(None))).scalars())
 
 
 def page(

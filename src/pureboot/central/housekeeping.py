@@ -8,7 +8,9 @@ from datetime import timedelta
 
 from pureboot.central.clock import Clock
 from pureboot.central.compaction import compact
+from pureboot.central.content import named_digests
 from pureboot.central.db import Database
+from pureboot.central.unnamed import Unnamed
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +23,7 @@ class Housekeeping:
     db: Database
     clock: Clock
     keep_tombstones: timedelta
+    unnamed: Unnamed
 
     async def run(self) -> None:
         """Until it is cancelled."""
@@ -34,3 +37,6 @@ class Housekeeping:
     async def round(self) -> None:
         now = self.clock.now()
         await self.db.write(lambda conn: compact(conn, self.keep_tombstones, now))
+        named = await self.db.read(named_digests)
+        if gone := await asyncio.to_thread(self.unnamed.sweep, named, now):
+            log.info("content that no name stands for is removed: files=%d", len(gone))

@@ -25,6 +25,7 @@ from pureboot.central.generation import begin_anew, generation_of
 from pureboot.central.housekeeping import Housekeeping
 from pureboot.central.ingest import Ingest
 from pureboot.central.metrics import Metrics
+from pureboot.central.unnamed import Unnamed
 from pureboot.config.central import CentralSettings
 from pureboot.core.errors import SettingsError
 from pureboot.storage.lock import FolderLock
@@ -66,7 +67,8 @@ def build(settings: CentralSettings, clock: Clock | None = None) -> Iterator[Cen
             metrics=Metrics(),
             max_body_bytes=settings.max_body_bytes,
         )
-        yield Central(create_app(services), db, Housekeeping(db, clock, timedelta(days=settings.tombstone_days)))
+        housekeeping = Housekeeping(db, clock, timedelta(days=settings.tombstone_days), Unnamed(shelf))
+        yield Central(create_app(services), db, housekeeping)
 
 
 def post_restore(settings: CentralSettings, *, known: int = 0) -> int:

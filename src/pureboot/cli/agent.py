@@ -163,12 +163,50 @@ def conflicts(port: Port = None, data_dir: DataDir = None, config: Config = None
     show.listing(rows, columns, json=json, empty="Site and central agree.")
 
 
+class CacheAction(StrEnum):
+    LIST = "list"
+    VERIFY = "verify"
+    REMOVE = "remove"
+    EVICT = "evict"
+    CLEAR = "clear"
+
+
 @app.command()
-def cache(port: Port = None, data_dir: DataDir = None, config: Config = None, json: AsJson = False) -> None:
-    """List the content on this site's disk."""
-    columns = {"NAME": "name", "BYTES": "size", "DIGEST": "digest"}
+def cache(
+    action: Annotated[CacheAction, typer.Argument(help="What to do.")] = CacheAction.LIST,
+    name: Annotated[str | None, typer.Argument(metavar="CATEGORY/PATH", help="The file to remove.")] = None,
+    port: Port = None,
+    data_dir: DataDir = None,
+    config: Config = None,
+    json: AsJson = False,
+) -> None:
+    """List the content on this site's disk, or tidy it.
+
+    `verify` begins to read all of it again, at `verify_rate`; what has rotted is dropped and fetched anew. `remove`
+    drops one file, `evict` all that the site's policy does not ask for, `clear` all but what boot ROMs and approved
+    installs need.
+    """
+    if (name is not None) != (action is CacheAction.REMOVE):
+        raise typer.BadParameter(f"`{action}` takes {'the NAME of a file' if name is None else 'no NAME'}.")
     with _local(config, data_dir, port) as agent:
-        rows = agent.listing("api/v1/agent/cache")
+        if action is CacheAction.LIST:
+            _show_cache(agent.listing("api/v1/agent/cache"), json)
+        elif action is CacheAction.VERIFY:
+            answer = agent.send("POST", "api/v1/agent/cache/verify")
+            show.said(answer, f"{answer['files']} files are read again; `agent status` shows what is wrong.", json=json)
+        elif action is CacheAction.REMOVE:
+            agent.send("DELETE", f"api/v1/agent/cache/{quote(str(name))}")
+            show.said({"removed": name}, f"{name} is removed.", json=json)
+        else:
+            clear = action is CacheAction.CLEAR
+            answer = (
+                agent.send("DELETE", "api/v1/agent/cache") if clear else agent.send("POST", "api/v1/agent/cache/evict")
+            )
+            show.said(answer, f"{len(answer['evicted'])} files went, {answer['freed']} bytes are free.", json=json)
+
+
+def _show_cache(rows: list["Row"], json: bool) -> None:
+    columns = {"NAME": "name", "BYTES": "size", "WANTED": "wanted", "DIGEST": "digest"}
     show.listing(rows, columns, json=json, empty="The cache is empty.")
 
 

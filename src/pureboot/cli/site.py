@@ -39,7 +39,25 @@ ConflictResolution = Annotated[
     typer.Option(help="Who is right where both changed a node; all but central_wins wait for a person as yet."),
 ]
 Cache = Annotated[
-    CachePolicy | None, typer.Option(help="Which content its agent keeps; all are treated as assigned as yet.")
+    CachePolicy | None,
+    typer.Option(
+        help="What its agent fetches before a machine asks: what approved installs need (minimal), and what its nodes "
+        "are assigned (assigned), or all (mirror), or what matches its patterns (pattern)."
+    ),
+]
+Patterns = Annotated[
+    list[str] | None,
+    typer.Option("--cache-pattern", metavar="GLOB", help="For the policy `pattern`: images/debian/*; may be repeated."),
+]
+MaxSize = Annotated[
+    float | None, typer.Option("--cache-max-size-gb", help="GiB its agent may keep; the agent's own limit counts too.")
+]
+Retention = Annotated[
+    int | None,
+    typer.Option(
+        "--cache-retention-days",
+        help="Days that an image nobody wants may lie unused at the agent; scripts and templates four times as long.",
+    ),
 ]
 OfflineDefault = Annotated[
     DefaultAction | None, typer.Option("--offline-default-action", help="What an unknown machine gets while offline.")
@@ -58,6 +76,9 @@ def create(
     autonomy_level: AutonomyLevel = None,
     conflict_resolution: ConflictResolution = None,
     cache_policy: Cache = None,
+    cache_patterns: Patterns = None,
+    cache_max_size_gb: MaxSize = None,
+    cache_retention_days: Retention = None,
     offline_default_action: OfflineDefault = None,
     offline_install_max_age: OfflineMaxAge = None,
     json: AsJson = False,
@@ -71,6 +92,9 @@ def create(
             autonomy_level=autonomy_level,
             conflict_resolution=conflict_resolution,
             cache_policy=cache_policy,
+            cache_patterns=cache_patterns or None,
+            cache_max_size_gb=cache_max_size_gb,
+            cache_retention_days=cache_retention_days,
             offline_default_action=offline_default_action,
             offline_install_max_age=offline_install_max_age,
         )
@@ -103,6 +127,9 @@ def update(
     autonomy_level: AutonomyLevel = None,
     conflict_resolution: ConflictResolution = None,
     cache_policy: Cache = None,
+    cache_patterns: Patterns = None,
+    cache_max_size_gb: MaxSize = None,
+    cache_retention_days: Retention = None,
     offline_default_action: OfflineDefault = None,
     offline_install_max_age: OfflineMaxAge = None,
     json: AsJson = False,
@@ -116,6 +143,9 @@ def update(
             autonomy_level=autonomy_level,
             conflict_resolution=conflict_resolution,
             cache_policy=cache_policy,
+            cache_patterns=cache_patterns or None,
+            cache_max_size_gb=cache_max_size_gb,
+            cache_retention_days=cache_retention_days,
             offline_default_action=offline_default_action,
             offline_install_max_age=offline_install_max_age,
         )

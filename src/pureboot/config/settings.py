@@ -3,10 +3,12 @@
 Each field says its meaning, its unit and why its default is what it is.
 """
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from cronsim import CronSim, CronSimError
+from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from pureboot.config.central import CentralSettings
@@ -145,11 +147,44 @@ class AgentSettings(Settings):
         description="Free bytes (of a small disk: 5 %) below which nothing new is stored; settling needs some room.",
     )
 
-    # Limits
+    # Content
 
     cache_max_bytes: int = Field(
-        default=50 * GIB, ge=0, description="Bytes of content kept on disk; 50 GiB hold a dozen installers."
+        default=50 * GIB,
+        ge=0,
+        description="Bytes of content kept on disk; 50 GiB hold a dozen installers. Where the site's own limit "
+        "(`cache_max_size_gb`) is smaller, that counts.",
     )
+    sync_schedule: str = Field(
+        default="",
+        description="When content is fetched that no boot and no approved install needs: a cron expression in UTC, "
+        "such as `0 2 * * *`; empty: as soon as central has it.",
+    )
+    bandwidth_limit: int = Field(
+        default=0,
+        ge=0,
+        description="Bytes a second that all downloads together may take of the line to central; 0: no limit. What a "
+        "machine waits for goes first.",
+    )
+    verify_rate: int = Field(
+        default=8 * MIB,
+        ge=0,
+        description="Bytes a second at which kept content is read again, once a day, and compared with its digest; 0: "
+        "never. Slow enough for an old disk to serve boots meanwhile.",
+    )
+
+    @field_validator("sync_schedule")
+    @classmethod
+    def _is_cron(cls, expression: str) -> str:
+        if expression:
+            try:
+                next(CronSim(expression, datetime.now(UTC)))
+            except (CronSimError, StopIteration):
+                raise ValueError(f"{expression!r} is no cron expression such as '0 2 * * *'") from None
+        return expression
+
+    # Limits
+
     max_body_bytes: int = Field(
         default=8 * MIB, gt=0, description="Bytes of a request's body; a report is far smaller."
     )

@@ -2,7 +2,7 @@
 
     root/{bootloaders,scripts,templates,images}/<sha256 of the bytes>   the bytes
     root/index/<sha256 of the name>.json                                which of them a name stands for
-    root/landing/                                                       what is not whole yet
+    root/landing/                                                       what is not whole yet (*.part: goes on)
 
 A name is only ever looked up in the index; no part of one becomes part of a path. The index speaks of bytes only
 once they are verified and on disk, and forgets them before they go. So the process may die at any point: at the next
@@ -13,37 +13,66 @@ import contextlib
 import errno
 import hashlib
 import logging
+import math
 import os
 import re
 import threading
+import time
 import uuid
 from asyncio import to_thread
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 
-from pureboot.agent.cache.content_index import INDEX, LANDING, CachedFile, Entry, Index, move, path_of, remove_file
+from pureboot.agent.cache.content_index import (
+    INDEX,
+    LANDING,
+    CachedFile,
+    Entry,
+    Index,
+    category_of,
+    move,
+    path_of,
+    remove_file,
+)
+from pureboot.agent.cache.parts import SUFFIX, Parts, size_of
 from pureboot.core.errors import Invalid, StorageFull
 from pureboot.wire.messages import ContentCategory
 
 log = logging.getLogger(__name__)
 
+# Seconds after which a use of what is used all the time is noted again.
+NOTED_WITHIN = 3600.0
+
 
 class ContentCache:
-    """Open at birth. `max_bytes` bounds the bytes held and those landing. One cache a folder, in one event loop."""
+    """Open at birth. `max_bytes`, and what `room` says at the time, bound the bytes held and those landing. One cache a
+    folder, in one event loop."""
 
-    def __init__(self, root: Path, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
+    def __init__(
+        self,
+        root: Path,
+        max_bytes: int,
+        *,
+        room: Callable[[], float] = lambda: math.inf,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._max_bytes, self._room, self._now = max_bytes, room, now
         self.hits = 0
         self.misses = 0
         self._root = root
-        self._index = Index(root)
+        self._index = Index(root, now)
+        self._parts = Parts(root)
         self._reserved: dict[Path, int] = {}
         self._entries: dict[str, Entry] = {}  # least recently used first
         # `_changing` is held over file work, so by threads only; `_memory` for a few lines, never over file work.
         self._changing = threading.RLock()
         self._memory = threading.Lock()
         self._scan()
+
+    @property
+    def max_bytes(self) -> float:
+        return min(self._max_bytes, self._room())
 
     @property
     def usage(self) -> int:
@@ -69,26 +98,43 @@ class ContentCache:
             self.misses += 1
             return None
         self.hits += 1
-        if self._moves_up(entry):
+        if self._moves_up(entry) or self._now() - self._index.used_at(name) > NOTED_WITHIN:
             await to_thread(self._index.touch, name)
         return entry.file
 
     @contextlib.asynccontextmanager
-    async def landing(self, name: str, size: int, *, keep: frozenset[str] = frozenset()) -> AsyncIterator[Path]:
+    async def landing(
+        self, name: str, size: int, *, digest: str = "", keep: frozenset[str] = frozenset()
+    ) -> AsyncIterator[Path]:
         """A path for the bytes of `name` on their way in, and room for them; what still lies there at the end goes.
 
-        Raises StorageFull, also where the disk fills up inside.
+        With a digest it stays, to be gone on with by the next landing of this version, unless it is what fills the disk
+        or is no such file. One landing of a version at a time. Raises StorageFull, also where the disk fills up inside.
         """
-        path = self._root / LANDING / uuid.uuid4().hex
+        path = self._parts.path(name, digest) if digest else self._root / LANDING / uuid.uuid4().hex
         self._reserved[path] = 0
+        stays = bool(digest)
         try:
             with _full_disk_as_storage_full():
                 await to_thread(self._reserve, name, path, size, keep)
                 yield path
+        except (StorageFull, Invalid):
+            stays = False
+            raise
         finally:
             with self._memory:
                 del self._reserved[path]
-            await to_thread(remove_file, path)
+            if not stays or not size_of(path):
+                await to_thread(remove_file, path)
+
+    def landed(self, name: str, digest: str) -> int:
+        """Bytes that are here of a version that was not landed whole. Costs one stat."""
+        return size_of(self._parts.path(name, digest))
+
+    async def forget_parts(self, wanted: Iterable[tuple[str, str]]) -> None:
+        """What landed of other versions than those `wanted`, pairs of a name and a digest, is removed."""
+        paths = {self._parts.path(name, digest) for name, digest in wanted}
+        await to_thread(self._forget_parts, paths)
 
     async def put(self, name: str, source: Path, digest: str, *, keep: frozenset[str] = frozenset()) -> CachedFile:
         """Takes `source` over, a file on the cache's own file system: afterwards it is kept, or gone.
@@ -99,6 +145,17 @@ class ContentCache:
 
     async def evict(self, name: str) -> bool:
         return await to_thread(self._evict, name)
+
+    async def discard(self, file: CachedFile) -> list[str]:
+        """Takes bytes out that are not those of their digest, under all names. Their names."""
+        return await to_thread(self._discard, file)
+
+    async def expire(
+        self, age: Callable[[ContentCategory], float], *, keep: frozenset[str], must_stay: frozenset[str]
+    ) -> tuple[str, ...]:
+        """Evicts what was last used longer ago than its category's `age` in seconds and is not in `keep`; then, while
+        there is more than the limit, what is not in `must_stay`. Names of what went."""
+        return await to_thread(self._expire, age, keep, must_stay)
 
     def _snapshot(self) -> list[Entry]:
         with self._memory:
@@ -118,7 +175,8 @@ class ContentCache:
         for folder in (INDEX, LANDING, *ContentCategory):
             (self._root / folder).mkdir(parents=True, exist_ok=True)
         for leftover in (self._root / LANDING).iterdir():
-            remove_file(leftover)
+            if leftover.suffix != SUFFIX:
+                remove_file(leftover)
         self._entries = {entry.file.name: entry for entry in self._index.read()}
         for path in {entry.file.path for entry in self._entries.values() if not entry.is_sound()}:
             self._discard_damaged(path)
@@ -169,9 +227,11 @@ class ContentCache:
                     self._reserved[path] = size
 
     def _make_room(self, name: str, source: Path, size: int, keep: frozenset[str]) -> None:
-        """Evicts nothing unless `size` more bytes then fit. The version of `name` that they replace goes first."""
+        """Evicts nothing unless `size` more bytes then fit. What was not landed whole goes first, then the version of
+        `name` that they replace."""
         reserved = sum(room for path, room in list(self._reserved.items()) if path != source)
         excess = self.usage + reserved + size - self.max_bytes
+        excess += self._give_up_parts(excess)
         victims, freed = self._victims(name, keep - {name}, excess)
         if freed < excess:
             raise StorageFull(
@@ -184,7 +244,25 @@ class ContentCache:
             log.info("cached content makes room: %s", victim.file.name)
             self._drop(victim)
 
-    def _victims(self, first: str, keep: frozenset[str], excess: int) -> tuple[list[Entry], int]:
+    def _give_up_parts(self, excess: float) -> int:
+        """Removes as many as the excess asks for. Bytes of those that stay."""
+        kept = 0
+        for path, size in self._parts.idle(self._landing_now()).items():
+            if excess + kept + size > 0:
+                remove_file(path)
+            else:
+                kept += size
+        return kept
+
+    def _forget_parts(self, wanted: set[Path]) -> None:
+        with self._changing:
+            self._parts.forget(wanted, self._landing_now())
+
+    def _landing_now(self) -> set[Path]:
+        with self._memory:
+            return set(self._reserved)
+
+    def _victims(self, first: str, keep: frozenset[str], excess: float) -> tuple[list[Entry], int]:
         entries = self._snapshot()
         kept = {entry.file.path for entry in entries if entry.file.name in keep}
         names_left = Counter(entry.file.path for entry in entries)
@@ -205,6 +283,28 @@ class ContentCache:
             if entry is not None:
                 self._drop(entry)
             return entry is not None
+
+    def _expire(
+        self, age: Callable[[ContentCategory], float], keep: frozenset[str], must_stay: frozenset[str]
+    ) -> tuple[str, ...]:
+        with self._changing:
+            before = {entry.file.name for entry in self._snapshot()}
+            for entry in self._snapshot():
+                name = entry.file.name
+                if name not in keep and self._now() - self._index.used_at(name) > age(category_of(name)):
+                    log.info("cached content was not used for long and goes: %s", name)
+                    self._drop(entry)
+            for entry in self._victims("", must_stay, self.usage - self.max_bytes)[0]:
+                log.info("cached content is beyond the limit and goes: %s", entry.file.name)
+                self._drop(entry)
+            return tuple(sorted(before - {entry.file.name for entry in self._snapshot()}))
+
+    def _discard(self, file: CachedFile) -> list[str]:
+        with self._changing:
+            entries = [entry for entry in self._snapshot() if entry.file.path == file.path]
+            for entry in entries:
+                self._drop(entry)
+            return [entry.file.name for entry in entries]
 
     def _discard_damaged(self, path: Path) -> None:
         with self._changing:

@@ -8,6 +8,7 @@ import os
 import re
 import stat
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 INDEX = "index"
 LANDING = "landing"
 NAME_LENGTH = 512
+# A host without a clock of its own begins in 1970: what it noted says nothing.
+NO_CLOCK = 1e9
 DIGEST = re.compile("sha256:[0-9a-f]{64}")
 
 
@@ -82,20 +85,31 @@ class _Record(BaseModel):
 
 
 class Index:
-    """One file a name. Its own mtime counts uses, not time: their order outlives a restart, whatever the clock says."""
+    """One file a name. Its own mtime counts uses, not time: their order outlives a restart, whatever the clock says.
+    Its atime is when it was last used, by that clock."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, root: Path, now: Callable[[], float]) -> None:
+        self._root, self._now = root, now
         self._uses = itertools.count(1)
+        self._used_at: dict[str, float] = {}
+
+    def used_at(self, name: str) -> float:
+        return self._used_at.get(name, self._now())
 
     def read(self) -> list[Entry]:
         """Least recently used first; what cannot be an entry is removed."""
         entries = []
-        last_used = {path: int(path.lstat().st_mtime) for path in (self._root / INDEX).iterdir()}
+        found = {path: path.lstat() for path in (self._root / INDEX).iterdir()}
+        last_used = {path: int(stat.st_mtime) for path, stat in found.items()}
         self._uses = itertools.count(max(last_used.values(), default=0) + 1)
         for path in sorted(last_used, key=lambda path: (last_used[path], path.name)):
             try:
-                entries.append(self._read(path))
+                entry = self._read(path)
+                used_at = found[path].st_atime
+                self._used_at[entry.file.name] = used_at if used_at > NO_CLOCK else self._now()
+                entries.append(entry)
+                with contextlib.suppress(OSError):  # reading it was no use
+                    os.utime(path, ns=(found[path].st_atime_ns, found[path].st_mtime_ns))
             except (OSError, ValueError, PureBootError) as error:
                 log.warning("an entry of the content index is damaged and is dropped: %s: %s", path.name, error)
                 remove_file(path)
@@ -109,23 +123,24 @@ class Index:
             with fresh.open("w") as out:
                 out.write(record.model_dump_json())
                 out.flush()
-                self._mark_used(out.fileno())
+                self._mark_used(file.name, out.fileno())
                 os.fsync(out.fileno())
             move(fresh, self._path(file.name))
         finally:
             remove_file(fresh)
 
     def remove(self, name: str) -> None:
+        self._used_at.pop(name, None)
         remove_file(self._path(name))
 
     def touch(self, name: str) -> None:
         # What cannot be marked as used (evicted meanwhile, a read-only disk) can still be served.
         with contextlib.suppress(OSError):
-            self._mark_used(self._path(name))
+            self._mark_used(name, self._path(name))
 
-    def _mark_used(self, file: Path | int) -> None:
-        use = next(self._uses)
-        os.utime(file, (use, use))
+    def _mark_used(self, name: str, file: Path | int) -> None:
+        self._used_at[name] = self._now()
+        os.utime(file, (self._used_at[name], next(self._uses)))
 
     def _path(self, name: str) -> Path:
         return self._root / INDEX / f"{hashlib.sha256(name.encode()).hexdigest()}.json"

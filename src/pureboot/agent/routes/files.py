@@ -13,22 +13,25 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import BinaryIO
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from pureboot.agent.cache.content_index import CachedFile, category_of
+from pureboot.agent.cache.content_index import category_of
 from pureboot.agent.content import ContentFetcher
-from pureboot.core.errors import Busy, Malformed, PureBootError
+from pureboot.agent.landing import Readable
+from pureboot.core.errors import Malformed, PureBootError
 from pureboot.wire.errors import body_of
+from pureboot.wire.sendfile import EXTENSION
 
 log = logging.getLogger(__name__)
 
 # 64 KiB is half as fast; 1 MiB costs 254 MB with 64 slow clients.
 CHUNK_SIZE = 256 * 1024
+# What the kernel is asked to send before we look whether the client is still there.
+ZERO_COPY_SIZE = 2 * 1024 * 1024
 TOKEN_LENGTH = 200
 # Files that are being handed over in pieces, and pieces of each. What is forgotten beyond that only means that an
 # attempt is not seen to begin by it.
@@ -95,7 +98,7 @@ class Handed:
     def __init__(self) -> None:
         self._pieces: OrderedDict[tuple[str, str, str], list[Span]] = OrderedDict()
 
-    def add(self, token: str, file: CachedFile, piece: Span) -> bool:
+    def add(self, token: str, file: Readable, piece: Span) -> bool:
         """Whether the file is whole with it."""
         key = token, file.name, file.digest
         pieces = with_piece(self._pieces.pop(key, []), piece)
@@ -124,9 +127,9 @@ class Files:
             return Response(status_code=304, headers=_headers(document.digest))
         if request.method == "HEAD":
             return Response(headers={**_headers(document.digest), "content-length": str(document.size)})
-        return self._content(await self._fetcher.fetch(name), request.headers, token)
+        return self._content(await self._fetcher.open(name), request.headers, token)
 
-    def _content(self, file: CachedFile, headers: Mapping[str, str], token: str) -> Response:
+    def _content(self, file: Readable, headers: Mapping[str, str], token: str) -> Response:
         span = None
         if headers.get("if-range", _etag(file.digest)) == _etag(file.digest):
             try:
@@ -149,10 +152,10 @@ class Files:
 
 
 class FileAnswer(Response):
-    """The bytes, to a connection. `handed` gets what it took. Of an answer cut short that may be all but the last byte
-    of the file: that one counts only once the buffers have drained to a client that is still there."""
+    """The bytes, to a connection, as they come in. `handed` gets what it took. Of an answer cut short that may be all
+    but the last byte of the file: that counts only once the buffers have drained to a client that is still there."""
 
-    def __init__(self, file: CachedFile, span: Span | None, handed: Callable[[Span], Awaitable[None]]) -> None:
+    def __init__(self, file: Readable, span: Span | None, handed: Callable[[Span], Awaitable[None]]) -> None:
         self._file = file
         self._span = span or Span(0, file.size)
         self._handed = handed
@@ -162,27 +165,41 @@ class FileAnswer(Response):
         super().__init__(status_code=206 if span else 200, headers=headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        source = _open(self._file)
+        source = self._file.open()
         try:
             async with _departure(receive) as gone:
                 await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-                whole, end = await self._send_body(source.fileno(), send, gone)
+                zero_copy = EXTENSION in scope.get("extensions", {})
+                whole, end = await self._send_body(source, send, gone, zero_copy)
         finally:
-            await to_thread(source.close)
+            await to_thread(os.close, source)
         if whole or end > self._span.start:
             await self._handed(Span(self._span.start, end))
 
-    async def _send_body(self, source: int, send: Send, gone: asyncio.Event) -> tuple[bool, int]:
-        """Whether the client took the whole span, and up to which byte it took it."""
+    async def _send_body(self, source: int, send: Send, gone: asyncio.Event, zero_copy: bool) -> tuple[bool, int]:
+        """Whether the client took the whole span, and up to which byte it took it. What cannot be finished is left
+        unfinished, so that the server breaks the connection: the machine must not take it for whole."""
         position, end = self._span.start, self._span.end
+        version = _version(source)
         while position < end and not gone.is_set():
-            chunk = await to_thread(os.pread, source, min(CHUNK_SIZE, end - position), position)
-            if not chunk:
-                # Left unfinished, so that the server breaks the connection: the machine must not take it for whole.
+            try:
+                edge = min(end, await self._file.readable(position))
+                # The last bytes are looked at after they are read: until then it must be the file that was opened.
+                if zero_copy and position < (free := min(edge, end - CHUNK_SIZE)):
+                    position = await _send_file(send, source, position, min(free, position + ZERO_COPY_SIZE))
+                else:
+                    chunk = await to_thread(_read, source, position, min(CHUNK_SIZE, edge - position))
+                    self._file.check(version, _version(source))
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                    position += len(chunk)
+            except PureBootError as error:
+                log.warning("a file was cut short while it was served: %s: %s", self._file.name, error)
+                return False, self._span.start
+            except ConnectionError:
+                return False, position
+            except EOFError:
                 log.error("a file shrank while it was served: %s", self._file.name)
                 return False, self._span.start
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            position += len(chunk)
         await send({"type": "http.response.body", "body": b"", "more_body": True})  # returns when the rest has drained
         if gone.is_set():
             return False, min(position, self._file.size - 1)
@@ -190,12 +207,22 @@ class FileAnswer(Response):
         return True, position
 
 
-def _open(file: CachedFile) -> BinaryIO:
-    # Not in a thread: a cancelled wait for one would lose the open file.
-    try:
-        return file.path.open("rb", buffering=0)
-    except FileNotFoundError:
-        raise Busy(f"{file.name} is being replaced.", hint="Ask again.") from None
+async def _send_file(send: Send, source: int, position: int, end: int) -> int:
+    await send({"type": EXTENSION, "file": source, "offset": position, "count": end - position, "more_body": True})
+    return end
+
+
+def _read(source: int, position: int, length: int) -> bytes:
+    """Raises EOFError."""
+    chunk = os.pread(source, length, position)
+    if not chunk:
+        raise EOFError
+    return chunk
+
+
+def _version(source: int) -> tuple[int, int]:
+    found = os.fstat(source)
+    return found.st_size, found.st_mtime_ns
 
 
 @asynccontextmanager
@@ -232,7 +259,7 @@ def _is_known(if_none_match: str, digest: str) -> bool:
     return "*" in known or _etag(digest) in known
 
 
-def _unsatisfiable(file: CachedFile) -> Response:
+def _unsatisfiable(file: Readable) -> Response:
     error = PureBootError(
         f"{file.name} has {file.size} bytes; the range lies outside of them.",
         code="range_not_satisfiable",

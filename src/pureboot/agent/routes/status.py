@@ -9,7 +9,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from pureboot.agent.cache.content_cache import ContentCache
 from pureboot.agent.cache.state_cache import NodeStateCache
 from pureboot.agent.conflicts import ConflictDetector
 from pureboot.agent.connectivity import ConnectivityMonitor
@@ -31,7 +30,6 @@ class Status:
         heartbeat: HeartbeatService,
         queue: SyncQueue,
         detector: ConflictDetector,
-        content: ContentCache,
         nodes: NodeStateCache,
         site: SiteState,
         sync: CacheSyncService,
@@ -42,7 +40,7 @@ class Status:
     ) -> None:
         self._people = people
         self._connectivity, self._heartbeat, self._queue = connectivity, heartbeat, queue
-        self._detector, self._content, self._nodes = detector, content, nodes
+        self._detector, self._nodes = detector, nodes
         self._site, self._sync, self._registry = site, sync, registry
         self._session, self._notices, self._readiness = session, notices, readiness
 
@@ -52,7 +50,6 @@ class Status:
             Route("/metrics", self.metrics, methods=["GET"]),
             Route("/api/v1/agent/status", self.status, methods=["GET"]),
             Route("/api/v1/agent/conflicts", self.conflicts, methods=["GET"]),
-            Route("/api/v1/agent/cache", self.cache, methods=["GET"]),
             Route("/api/v1/agent/readiness", self.readiness, methods=["GET"]),
             Route("/api/v1/agent/clock/confirm", self.confirm_clock, methods=["POST"]),
             Route("/api/v1/agent/sync", self.sync, methods=["POST"]),
@@ -78,11 +75,6 @@ class Status:
         self._people.admit(request)
         found = await self._detector.get_pending_conflicts()
         return JSONResponse({"items": [c.model_dump(mode="json") for c in found], "next_cursor": None})
-
-    async def cache(self, request: Request) -> Response:
-        self._people.admit(request)
-        items = [{"name": f.name, "digest": f.digest, "size": f.size} for f in self._content.files()]
-        return JSONResponse({"items": items, "next_cursor": None})
 
     async def readiness(self, request: Request) -> Response:
         """Which machines the site could install without central, and what keeps it from the others."""

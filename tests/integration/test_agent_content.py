@@ -1,0 +1,86 @@
+"""Content of a whole agent beside a real central: what is rotten comes again, and what a person may do."""
+
+import os
+
+import httpx2
+import pytest
+
+from tests.support.agent import RunningAgent
+from tests.support.central import RunningCentral
+
+LOADER, TOOL = "bootloaders/undionly.kpxe", "images/tools/memtest"
+CONTENT = b"content " * 1000
+
+
+@pytest.fixture
+async def holding(central: RunningCentral, site: RunningAgent) -> RunningAgent:
+    """A site that holds a boot loader, and a tool that a machine asked for."""
+    for name in (LOADER, TOOL):
+        assert (await central.admin.put(f"/api/v1/content/{name}", content=CONTENT)).status_code == 200
+    await site.synced()
+    assert (await site.machine.get(f"/files/{TOOL}")).content == CONTENT
+    await site.until(lambda: len(site.agent.content_cache.files()) == 2, "kept")
+    return site
+
+
+def held(site: RunningAgent) -> list[str]:
+    return sorted(file.name for file in site.agent.content_cache.files())
+
+
+async def test_what_rotted_is_dropped_shown_and_fetched_again(holding: RunningAgent) -> None:
+    await holding.cut()
+    path = next(file.path for file in holding.agent.content_cache.files() if file.name == TOOL)
+    before = path.stat()
+    path.write_bytes(CONTENT.swapcase())
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    verifier = holding.agent.verifier
+    verifier.begin_round()
+    while await verifier.verify_next():
+        pass
+    assert held(holding) == [LOADER]
+    assert f"{TOOL} rotted on the disk and is not back yet." in (await holding.health())["problems"]
+    metrics = (await holding.person.get("/metrics")).text
+    assert "pureboot_agent_cache_rotten_total 1.0" in metrics
+    await holding.restore()
+    await holding.until(lambda: held(holding) == [LOADER, TOOL], "back")
+    await holding.until(lambda: not holding.agent.sync.lost, "told")
+    assert not any("rotted" in problem for problem in (await holding.health())["problems"])
+
+
+async def test_a_person_sees_what_is_there_and_what_wants_it(holding: RunningAgent) -> None:
+    items = (await holding.person.get("/api/v1/agent/cache")).json()["items"]
+    assert {item["name"]: item["wanted"] for item in items} == {LOADER: "pressing", TOOL: "no"}
+
+
+async def test_what_no_policy_asks_for_can_be_evicted(holding: RunningAgent) -> None:
+    answer = (await holding.person.post("/api/v1/agent/cache/evict")).json()
+    assert answer == {"evicted": [TOOL], "freed": len(CONTENT)}
+    assert held(holding) == [LOADER]
+    assert (await holding.person.delete("/api/v1/agent/cache")).json() == {"evicted": [], "freed": 0}
+
+
+async def test_one_file_can_be_removed_and_comes_back_if_it_is_wanted(holding: RunningAgent) -> None:
+    for name in (TOOL, LOADER):
+        assert (await holding.person.delete(f"/api/v1/agent/cache/{name}")).status_code == 204
+    assert held(holding) == []
+    answer = await holding.person.delete(f"/api/v1/agent/cache/{TOOL}")
+    assert answer.status_code == 404
+    assert "`pureboot agent cache`" in answer.json()["error"]["hint"]
+    await holding.synced()
+    assert held(holding) == [LOADER]
+
+
+async def test_all_can_be_read_again(holding: RunningAgent) -> None:
+    answer = await holding.person.post("/api/v1/agent/cache/verify")
+    assert (answer.status_code, answer.json()) == (202, {"files": 2})
+    await holding.until(lambda: holding.agent.verifier.verified == 2, "verified")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", ""), ("DELETE", ""), ("POST", "/evict"), ("POST", "/verify"), ("DELETE", f"/{TOOL}")],
+)
+async def test_machines_may_do_none_of_it(holding: RunningAgent, method: str, path: str) -> None:
+    answer: httpx2.Response = await holding.machine.request(method, f"/api/v1/agent/cache{path}")
+    assert answer.status_code == 401
+    assert held(holding) == [LOADER, TOOL]
