@@ -82,7 +82,8 @@ def run(
 @app.command("dnsmasq-config")
 def dnsmasq_config(
     range_: Annotated[
-        str | None, typer.Option("--range", metavar="START,END[,LEASE]", help="Addresses to give out, and for how long.")
+        str | None,
+        typer.Option("--range", metavar="START,END[,LEASE]", help="Addresses to give out, for how long."),
     ] = None,
     proxy: Annotated[
         str | None, typer.Option(metavar="SUBNET", help="Beside another DHCP server, on this subnet.")
@@ -109,19 +110,19 @@ def dnsmasq_config(
     With --range dnsmasq is the LAN's DHCP server; with --proxy another one is, and dnsmasq only says where to boot
     from. BIOS, UEFI and UEFI HTTP boot each get their loader, and iPXE gets the boot script.
     """
-    from pureboot.agent import dnsmasq
+    from pureboot.agent import dhcp, dnsmasq
 
     settings = _settings(config, data_dir, tftp_port=tftp_port)
-    agent = dnsmasq.agent_address(
+    agent = dhcp.agent_address(
         address or "",
         http_port,
         advertise_url=settings.advertise_url,
         port=settings.port,
         tftp_port=settings.tftp_port,
     )
-    service: dnsmasq.Leases | dnsmasq.Proxy
+    service: dhcp.Leases | dhcp.Proxy
     if range_ is not None and proxy is None:
-        service = dnsmasq.leases(
+        service = dhcp.leases(
             range_,
             interface_name=interface or "",
             subnet=subnet or "",
@@ -132,7 +133,7 @@ def dnsmasq_config(
     elif proxy is not None and range_ is None:
         if subnet or router or dns or ipv6_ra:
             raise typer.BadParameter("--subnet, --router, --dns and --ipv6-ra are what the other DHCP server says.")
-        service = dnsmasq.Proxy(dnsmasq.network(proxy, "--proxy"), dnsmasq.interface(interface) if interface else "")
+        service = dhcp.Proxy(dhcp.network(proxy, "--proxy"), dhcp.interface(interface) if interface else "")
     else:
         raise typer.BadParameter("Give either --range or --proxy.")
     typer.echo(dnsmasq.render(agent, service), nl=False)
