@@ -152,7 +152,11 @@ class SiteAgent:
             self.content_cache, client, wanted=self.site.content, keep=lambda: frozenset(self.sync.needed())
         )
         loaders = BootLoaders(
-            self.content_cache, self.fetcher, advertise_url=settings.advertise_url, http_port=settings.port
+            self.content_cache,
+            self.fetcher,
+            advertise_url=settings.advertise_url,
+            http_port=settings.port,
+            local_boot=lambda: self.site.local_boot,
         )
         tftp = TftpServer(loaders, settings.host, settings.tftp_port)
         self.tftp = TftpService(tftp, wanted=settings.tftp_port > 0)
