@@ -12,7 +12,6 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import IO
 
 import pytest
 
@@ -23,7 +22,9 @@ BRIDGE = "lan0"
 AGENT = "10.77.0.1"
 # Of unique local addresses, for router advertisements.
 AGENT_V6 = "fd77::1"
+OTHER = "10.77.0.2"
 SUBNET = "10.77.0.0/24"
+RANGE = "10.77.0.100,10.77.0.200"
 
 _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -91,33 +92,60 @@ class Dnsmasq:
 
 
 @asynccontextmanager
-async def running_dnsmasq(folder: Path, config: str, name: str = "dnsmasq") -> AsyncIterator[Dnsmasq]:
+async def running_dnsmasq(folder: Path, config: str) -> AsyncIterator[Dnsmasq]:
     """Exactly `config`, and what keeps it within `folder` and in the foreground."""
+    async with _running(folder, "dnsmasq", config, []) as dnsmasq:
+        yield dnsmasq
+
+
+@asynccontextmanager
+async def other_dhcp_server(folder: Path) -> AsyncIterator[Dnsmasq]:
+    """On a host of its own on the LAN: it gives out addresses, and knows nothing of boots."""
+    config = f"port=0\ninterface=other\nbind-dynamic\nlog-dhcp\ndhcp-range={RANGE}\n"
+    # Its host is a namespace of its own; the wire comes when it is there.
+    host = (
+        f"until ip address add {OTHER}/24 dev other; do sleep 0.1; done 2>/dev/null; "
+        'ip link set other up; ip link set lo up; exec "$@"'
+    )
+    async with _running(folder, "other", config, ["unshare", "--net", "--", "sh", "-c", host, "sh"]) as dnsmasq:
+        yield dnsmasq
+
+
+@asynccontextmanager
+async def _running(folder: Path, name: str, config: str, before: list[str]) -> AsyncIterator[Dnsmasq]:
     file, log = folder / f"{name}.conf", folder / f"{name}.log"
     file.write_text(config)
     with log.open("wb") as output:
-        process, dnsmasq = await _start(folder, file, output, name), Dnsmasq(log)
-        try:
-            await _until_it_serves(process, dnsmasq)
-            yield dnsmasq
-        except BaseException as error:
-            error.add_note(f"--- {name} ---\n{dnsmasq.said()[-6000:]}")
-            raise
-        finally:
-            if process.returncode is None:
-                process.terminate()
-            await process.wait()
+        process = await asyncio.create_subprocess_exec(
+            *("setpriv", "--pdeathsig", "KILL", "--", *before, "dnsmasq", "--keep-in-foreground"),
+            *(f"--conf-file={file}", f"--dhcp-leasefile={folder / name}.leases", "--pid-file=", "--user=root"),
+            *("--log-facility=-", "--no-resolv", "--no-hosts"),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+    dnsmasq = Dnsmasq(log)
+    try:
+        if before:
+            await _wire(process.pid)
+        await _until_it_serves(process, dnsmasq)
+        yield dnsmasq
+    except BaseException as error:
+        error.add_note(f"--- {name} ---\n{dnsmasq.said()[-6000:]}")
+        raise
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
 
 
-async def _start(folder: Path, file: Path, output: IO[bytes], name: str) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        *("setpriv", "--pdeathsig", "KILL", "--", "dnsmasq", "--keep-in-foreground"),
-        *(f"--conf-file={file}", f"--dhcp-leasefile={folder / name}.leases", "--pid-file=", "--user=root"),
-        *("--log-facility=-", "--no-resolv", "--no-hosts"),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=output,
-        stderr=output,
-    )
+async def _wire(pid: int) -> None:
+    """Between the bridge and the namespace of the process, once it has one."""
+    async with asyncio.timeout(30):
+        while os.readlink(f"/proc/{pid}/ns/net") == os.readlink("/proc/thread-self/ns/net"):
+            await asyncio.sleep(0.02)
+    ip("link", "add", "to-other", "type", "veth", "peer", "name", "other", "netns", str(pid))
+    ip("link", "set", "to-other", "master", BRIDGE, "up")
 
 
 async def _until_it_serves(process: asyncio.subprocess.Process, dnsmasq: Dnsmasq) -> None:

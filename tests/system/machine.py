@@ -51,9 +51,10 @@ class Machine:
         network: str = "",
         card: str = "virtio-net-pci",
     ) -> None:
-        """`port` is where http://127.0.0.1/boot.ipxe is served, unless DHCP names another `bootfile`; that DHCP is
-        QEMU's own, unless `network` is another of its -netdev. `card` may carry properties, such as romfile=;
-        `options` are more of QEMU's, such as -smbios."""
+        """`disk` is an image, which stays as it is, or another drive in QEMU's own words. `port` is where
+        http://127.0.0.1/boot.ipxe is served, unless DHCP names another `bootfile`; that DHCP is QEMU's own, unless
+        `network` is another of its -netdev. `card` may carry properties, such as romfile=; `options` are more of
+        QEMU's, such as -smbios."""
         self._mac = mac
         # QEMU's own network is the machine's: 10.0.2.2 in it is this host's loopback.
         network = network or f"user,bootfile={bootfile or f'http://10.0.2.2:{port}/boot.ipxe'}"
@@ -142,6 +143,10 @@ def _overtyped(line: str) -> str:
     return "".join(cells)
 
 
+def _image(disk: Path) -> str:
+    return f"format=raw,file={disk},snapshot=on,file.locking=off"
+
+
 def _command(network: str, card: str, disk: Path | str, memory_mib: int) -> list[str]:
     return [
         # The machine dies with the test run, even if that is killed.
@@ -153,6 +158,6 @@ def _command(network: str, card: str, disk: Path | str, memory_mib: int) -> list
         *("-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-no-reboot"),
         *("-netdev", f"{network},id=n0"),
         *("-device", f"{card},netdev=n0,bootindex=1"),
-        *("-drive", f"if=none,id=d0,format=raw,file={disk},snapshot=on,file.locking=off"),
+        *("-drive", f"if=none,id=d0,{disk if isinstance(disk, str) else _image(disk)}"),
         *("-device", "virtio-blk-pci,drive=d0,bootindex=2"),
     ]

@@ -164,9 +164,9 @@ class CacheSyncService:
     async def _keep_content(self) -> None:
         failures = 0
         while True:
+            self._content_due.clear()  # before the look: what becomes due while it lasts is looked at again
             _, missing = await self.fetch_needed()
             failures = failures + 1 if missing else 0
-            self._content_due.clear()
             pause = self._backoff.delay(failures, random.random()) if missing else None
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._content_due.wait(), pause)
