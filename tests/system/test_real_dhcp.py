@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.programs import Agent, Central, Pair, running_pair_of
-from tests.system import dhcp_client, uefi
+from tests.system import dhcp_client, installer, lifecycle, uefi
 from tests.system import lan as lans
 from tests.system.lan import AGENT, BRIDGE, RANGE, SUBNET, Lan
 from tests.system.machine import DISK_REACHED, NEEDS, Machine
@@ -178,6 +178,30 @@ def in_order(steps: list[str], text: str) -> bool:
         assert at >= 0, f"{step!r} is not there, or not in its place"
         at += len(step)
     return True
+
+
+@pytest.mark.requires(*NEEDS, *lans.NEEDS, *installer.NEEDS)
+@pytest.mark.timeout(500)
+async def test_a_machine_lives_from_its_approval_to_its_own_disk_while_central_is_dead(
+    tmp_path: Path, disk: Path, kernel: installer.Kernel
+) -> None:
+    blank = lifecycle.blank_like(disk, tmp_path / "blank.img")
+    initrd = lifecycle.initrd_that_installs(kernel, disk)
+    async with a_site(tmp_path) as site:
+        node = await lifecycle.approved(site.pair, MAC, kernel.image.read_bytes(), initrd)
+        await site.loses_central()
+        async with (
+            site.dhcp(await site.configuration(*MODES["dhcp"])),
+            Machine(
+                mac=MAC,
+                disk=blank,
+                network=site.lan.tap(),
+                memory_mib=lifecycle.MEMORY_MIB,
+                options=lifecycle.STAYS,
+            ) as machine,
+        ):
+            await lifecycle.installs_itself_offline(machine)
+        await lifecycle.central_learns_of_it_once(site.pair, node)
 
 
 @pytest.mark.requires(*NEEDS, *lans.NEEDS)

@@ -58,15 +58,15 @@ class TestTheAgentsSettings:
         (tmp_path / "here").mkdir()
         (tmp_path / "here" / "agent.toml").write_text('advertise_url = "http://10.9.0.7:81/"\ntftp_port = 6969\n')
         said = config(*DHCP, "--data-dir", "here")
-        assert "dhcp-boot=tag:ipxe,http://10.9.0.7:81/boot.ipxe\n" in said
+        assert "dhcp-boot=tag:ipxe,http://10.9.0.7:81/boot.ipxe,,10.9.0.7\n" in said
         assert "dhcp-boot=tag:uefi,tag:!ipxe,snponly.efi,,10.9.0.7\n" in said
         assert "ATTENTION: the agent serves TFTP on port 6969" in said
 
     def test_flags_beat_them(self, monkeypatch):
         monkeypatch.setenv("PUREBOOT_AGENT__ADVERTISE_URL", "http://10.9.0.7:81")
         monkeypatch.setenv("PUREBOOT_AGENT__PORT", "82")
-        assert "dhcp-boot=tag:ipxe,http://10.9.0.1:82/boot.ipxe\n" in config(*DHCP, *AT)
-        assert "dhcp-boot=tag:ipxe,http://10.9.0.7:83/boot.ipxe\n" in config(*DHCP, "--http-port", "83")
+        assert "dhcp-boot=tag:ipxe,http://10.9.0.1:82/boot.ipxe,,10.9.0.1\n" in config(*DHCP, *AT)
+        assert "dhcp-boot=tag:ipxe,http://10.9.0.7:83/boot.ipxe,,10.9.0.7\n" in config(*DHCP, "--http-port", "83")
 
     def test_a_name_is_no_address_of_a_tftp_server(self, monkeypatch):
         monkeypatch.setenv("PUREBOOT_AGENT__ADVERTISE_URL", "http://boot.lan")
@@ -76,7 +76,7 @@ class TestTheAgentsSettings:
         said = config(*DHCP, *AT, "--tftp-port", "0")
         assert ",snponly.efi,," not in said
         assert "the agent serves no TFTP" in said
-        assert "/files/bootloaders/snponly.efi\n" in said
+        assert "/files/bootloaders/snponly.efi,,10.9.0.1\n" in said
 
     def test_a_port_nobody_knows_is_asked_for(self, monkeypatch):
         monkeypatch.setenv("PUREBOOT_AGENT__PORT", "0")

@@ -33,8 +33,9 @@ class Firmware:
     by_http: bool = False
 
 
+BIOS = Firmware("bios", "BIOS", (0,), "undionly.kpxe")
 FIRMWARE = (
-    Firmware("bios", "BIOS", (0,), "undionly.kpxe"),
+    BIOS,
     Firmware("uefi", "UEFI, x86-64", (7, 9), "snponly.efi"),
     Firmware("uefi-arm64", "UEFI, arm64", (11,), "snponly-arm64.efi"),
     Firmware("http", "UEFI HTTP boot, x86-64", (16,), "snponly.efi", by_http=True),

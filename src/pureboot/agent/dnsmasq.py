@@ -2,7 +2,7 @@
 
 from ipaddress import IPv4Address
 
-from pureboot.agent.dhcp import FIRMWARE, TFTP_PORT, AgentAddress, Firmware, Leases, Proxy, check
+from pureboot.agent.dhcp import BIOS, FIRMWARE, TFTP_PORT, AgentAddress, Firmware, Leases, Proxy, check
 
 
 def render(agent: AgentAddress, service: Leases | Proxy) -> str:
@@ -11,7 +11,7 @@ def render(agent: AgentAddress, service: Leases | Proxy) -> str:
         check(agent, service)
         body = [*_lease_lines(service), *_match_lines(), *_boot_lines(agent)]
     else:
-        body = [*_proxy_lines(service), *_match_lines(), *_service_lines(agent)]
+        body = [*_proxy_lines(service), *_match_lines(), *_boot_lines(agent, proxy=True)]
     return "\n".join([*_head(agent), *body, ""])
 
 
@@ -84,12 +84,15 @@ def _match_lines() -> list[str]:
     ]
 
 
-def _boot_lines(agent: AgentAddress) -> list[str]:
+def _boot_lines(agent: AgentAddress, *, proxy: bool = False) -> list[str]:
     lines = _script_lines(agent)
     for each in FIRMWARE:
         lines += ["", f"# {each.what}"]
         if each.by_http:
             lines += _http_lines(agent, each)
+        elif agent.tftp_port and proxy and each is not BIOS:
+            # UEFI asks a proxy again, on port 4011, and there dnsmasq answers from its menu: the one fitting entry.
+            lines += [f"pxe-service=tag:!ipxe,{n},PureBoot,{each.loader},{agent.address}" for n in each.architectures]
         elif agent.tftp_port:
             lines += [f"dhcp-boot=tag:{each.tag},tag:!ipxe,{each.loader},,{agent.address}"]
         else:
@@ -97,22 +100,9 @@ def _boot_lines(agent: AgentAddress) -> list[str]:
     return lines
 
 
-def _service_lines(agent: AgentAddress) -> list[str]:
-    """In proxy mode dnsmasq answers PXE firmware by a menu, of which the one fitting entry is taken at once."""
-    lines = _script_lines(agent)
-    for each in FIRMWARE:
-        lines += ["", f"# {each.what}"]
-        if each.by_http:
-            lines += _http_lines(agent, each)
-        elif agent.tftp_port:
-            lines += [f"pxe-service=tag:!ipxe,{n},PureBoot,{each.loader},{agent.address}" for n in each.architectures]
-        else:
-            lines += ["# Nothing: the agent serves no TFTP (tftp_port = 0)."]
-    return lines
-
-
 def _script_lines(agent: AgentAddress) -> list[str]:
-    lines = ["", "# What iPXE runs.", f"dhcp-boot=tag:ipxe,{agent.url}/boot.ipxe"]
+    # The address is the loader's server, of no use to a URL; but iPXE takes a proxy's offer only with one in it.
+    lines = ["", "# What iPXE runs.", f"dhcp-boot=tag:ipxe,{agent.url}/boot.ipxe,,{agent.address}"]
     if agent.tftp_port in (0, TFTP_PORT):
         return lines
     return [
@@ -127,5 +117,5 @@ def _http_lines(agent: AgentAddress, firmware: Firmware) -> list[str]:
     # Firmware takes an offer for HTTP boot only with this class in it.
     return [
         f"dhcp-option-force=tag:{firmware.tag},tag:!ipxe,option:vendor-class,HTTPClient",
-        f"dhcp-boot=tag:{firmware.tag},tag:!ipxe,{agent.url}/files/bootloaders/{firmware.loader}",
+        f"dhcp-boot=tag:{firmware.tag},tag:!ipxe,{agent.url}/files/bootloaders/{firmware.loader},,{agent.address}",
     ]
