@@ -47,6 +47,17 @@ class Lan:
         return f"tap,ifname={name},script=no,downscript=no"
 
 
+def _bridge() -> None:
+    ip("link", "set", "lo", "up")
+    try:
+        ip("link", "add", BRIDGE, "type", "bridge", "forward_delay", "0")
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"needs a kernel with bridges: {error.stderr.decode().strip()}")
+    ip("address", "add", f"{AGENT}/24", "dev", BRIDGE)
+    ip("address", "add", f"{AGENT_V6}/64", "dev", BRIDGE, "nodad")
+    ip("link", "set", BRIDGE, "up")
+
+
 @contextmanager
 def own_lan() -> Iterator[Lan]:
     """The calling thread is in the namespace until this ends; so is what it starts, processes and threads."""
@@ -55,11 +66,7 @@ def own_lan() -> Iterator[Lan]:
         if _libc.unshare(_CLONE_NEWNET) != 0:
             pytest.skip(f"needs the right to make network namespaces: {os.strerror(ctypes.get_errno())}")
         try:
-            ip("link", "set", "lo", "up")
-            ip("link", "add", BRIDGE, "type", "bridge", "forward_delay", "0")
-            ip("address", "add", f"{AGENT}/24", "dev", BRIDGE)
-            ip("address", "add", f"{AGENT_V6}/64", "dev", BRIDGE, "nodad")
-            ip("link", "set", BRIDGE, "up")
+            _bridge()
             yield Lan()
         finally:
             if _libc.setns(home, _CLONE_NEWNET) != 0:
