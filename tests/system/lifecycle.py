@@ -37,11 +37,11 @@ def initrd_that_installs(kernel: installer.Kernel, disk: Path) -> bytes:
     return installer.busybox_initrd(kernel, _INSTALL.format(sector=sector))
 
 
-async def approved(pair: Pair, mac: str, kernel: bytes, initrd: bytes, cmdline: str = "console=ttyS0 quiet") -> str:
+async def approved(pair: Pair, mac: str, kernel: bytes, initrd: bytes) -> str:
     """The id of a node whose install is approved, and whose content its site has."""
     for name, content in {"linux": kernel, "initrd": initrd}.items():
         assert (await pair.admin.put(f"/api/v1/content/images/{name}", content=content)).is_success
-    body = {"name": "debian", "kernel": "images/linux", "initrd": ["images/initrd"], "cmdline": cmdline}
+    body = {"name": "debian", "kernel": "images/linux", "initrd": ["images/initrd"], "cmdline": "console=ttyS0 quiet"}
     workflow = await pair.ask("POST", "/workflows", json=body)
     node = await pair.import_node(mac, "discovered")
     await pair.ask("PATCH", f"/nodes/{node['id']}", json={"workflow_id": workflow["id"]})
