@@ -124,6 +124,13 @@ async def test_the_entry_script_names_the_advertised_address(central: RunningCen
         assert " http://boot.attic.example/boot/${netX/mac:hexhyp}?" in script
 
 
+async def test_the_entry_script_boots_disks_as_the_site_says(central: RunningCentral, tmp_path: Path) -> None:
+    async with tftp_site(central, tmp_path / "agent") as (site, port):
+        await central.ask("PATCH", "/sites/attic", json={"local_boot": "exit"})
+        await site.synced()
+        assert (await fetch(port, "autoexec.ipxe")).content.endswith(b"\nexit 1\n")
+
+
 async def test_what_it_served_is_counted(central: RunningCentral, tmp_path: Path) -> None:
     async with tftp_site(central, tmp_path / "agent") as (site, port):
         await fetch(port, "undionly.kpxe", blksize=1432)

@@ -272,3 +272,12 @@ async def test_history_has_pages_oldest_first(central: RunningCentral) -> None:
     assert rest["next_cursor"] is None
     assert (await central.ask("GET", path, 400, params={"cursor": "x"}))["error"]["code"] == "malformed_cursor"
     await central.ask("GET", "/nodes/nobody/history", 404)
+
+
+async def test_a_node_may_boot_its_disk_in_another_way_than_its_site(central: RunningCentral) -> None:
+    node = await new_node(central, local_boot="exit")
+    assert node["local_boot"] == "exit"
+    path = f"/nodes/{node['id']}"
+    assert (await central.ask("PATCH", path, json={"hostname": "x"}))["local_boot"] == "exit"
+    assert (await central.ask("PATCH", path, json={"local_boot": None}))["local_boot"] is None
+    await central.ask("PATCH", path, 422, json={"local_boot": "reboot"})

@@ -28,7 +28,8 @@ async def test_only_what_is_sent_changes(central: RunningCentral) -> None:
     site = await central.new_site("attic", description="dry")
     changed = await central.ask("PATCH", "/sites/attic", json={"autonomy_level": "full"})
     assert (changed["autonomy_level"], changed["description"], changed["version"]) == ("full", "dry", 2)
-    patch = {"offline_default_action": "discovery", "offline_install_max_age": 60}
+    assert site["local_boot"] == "sanboot"
+    patch = {"offline_default_action": "discovery", "offline_install_max_age": 60, "local_boot": "http-404"}
     assert (await central.ask("PATCH", "/sites/attic", json=patch)) | patch | {"version": 3} == await central.ask(
         "GET", f"/sites/{site['id']}"
     )
@@ -41,6 +42,7 @@ async def test_only_what_is_sent_changes(central: RunningCentral) -> None:
         {"name": ""},
         {"name": "x", "autonomy_level": "total"},
         {"name": "x", "colour": "red"},
+        {"name": "x", "local_boot": "reboot"},
         {"name": "x", "cache_max_size_gb": 0},
         {"name": "x", "parent_id": "nowhere"},
     ],

@@ -204,3 +204,31 @@ async def test_an_install_whose_content_nobody_has_boots_the_disk_and_says_so(
         await central.admin.put(f"/api/v1/content/images/{name}", content=b"here now")
     await site.synced()
     assert "kernel " in await site.script(MAC)
+
+
+async def test_the_local_boot_method_travels_from_central_to_the_machine(
+    central: RunningCentral, site: RunningAgent
+) -> None:
+    node = await import_node(central, MAC, state="active")
+    await central.ask("PATCH", "/sites/attic", json={"local_boot": "exit"})
+    await site.synced()
+    assert (await site.script(MAC)).endswith("\nexit 1\n")
+    assert (await site.machine.get("/boot.ipxe")).text.endswith("\nexit 1\n")
+
+    await central.ask("PATCH", f"/nodes/{node['id']}", json={"local_boot": "http-404"})
+    await site.synced()
+    await site.cut()
+    for method in ("GET", "HEAD"):
+        assert (await site.machine.request(method, f"/boot/{MAC}")).status_code == 404
+    entry = await site.machine.get("/boot.ipxe")
+    assert (entry.status_code, entry.text[:7]) == (200, "#!ipxe\n")
+
+
+async def test_what_goes_wrong_is_a_script_by_the_sites_method(
+    central: RunningCentral, site: RunningAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await central.ask("PATCH", "/sites/attic", json={"local_boot": "http-404"})
+    await site.synced()
+    monkeypatch.setattr(site.agent.offline_generator, "generate_script", None)
+    answer = await site.machine.get(f"/boot/{MAC}")
+    assert (answer.status_code, answer.text.splitlines()[-1]) == (200, "exit 1")

@@ -221,14 +221,17 @@ class Pair:
         except TimeoutError:
             raise AssertionError(f"{path} is never known\n{self.agent.tail()}") from None
 
-    async def holds(self, count: int) -> None:
-        """Until the site has so many files of content."""
+    async def holds(self, count: int, under: str = "") -> None:
+        """Until the site has so many files of content whose names begin so."""
         try:
             async with asyncio.timeout(60):
-                while len((await self.machine.get("/api/v1/agent/cache")).json()["items"]) < count:
+                while len([name for name in await self._held() if name.startswith(under)]) < count:
                     await asyncio.sleep(0.05)
         except TimeoutError:
             raise AssertionError(f"the content never came\n{self.agent.tail()}") from None
+
+    async def _held(self) -> list[str]:
+        return [item["name"] for item in (await self.machine.get("/api/v1/agent/cache")).json()["items"]]
 
 
 @asynccontextmanager

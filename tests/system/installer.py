@@ -21,8 +21,13 @@ mount -t sysfs sys /sys
 exec </dev/console >/dev/console 2>&1
 trap 'sync; poweroff -f' EXIT
 for module in /modules/*; do insmod "$module"; done
+ip link set lo up
 ip link set eth0 up
-ip address add 10.0.2.15/24 dev eth0
+udhcpc -q -n -t 20 -T 1 -i eth0 -s /bin/leased
+"""
+
+_LEASED = """#!/bin/sh
+[ "$1" != bound ] || ip address add "$ip/$mask" dev "$interface"
 """
 
 
@@ -59,10 +64,11 @@ def _fetch(folder: Path) -> Path:
 
 
 def busybox_initrd(kernel: Kernel, script: str) -> bytes:
-    """An initrd that runs `script` with the disk at /dev/vda and the host at 10.0.2.2, then powers off."""
+    """An initrd that runs `script` with the disk at /dev/vda and an address from DHCP, then powers off."""
     # `insmod` resolves nothing, so the names tell the order.
     modules = {f"modules/{n:02}": path.read_bytes() for n, path in enumerate(_modules(kernel))}
-    return cpio({"bin/busybox": _BUSYBOX.read_bytes(), "init": (_INIT + script).encode(), **modules})
+    programs = {"bin/busybox": _BUSYBOX.read_bytes(), "bin/leased": _LEASED.encode(), "init": (_INIT + script).encode()}
+    return cpio({**programs, **modules})
 
 
 def _modules(kernel: Kernel) -> list[Path]:

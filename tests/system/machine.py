@@ -42,18 +42,23 @@ class Machine:
     def __init__(
         self,
         *,
-        port: int,
         mac: str,
-        disk: Path,
+        disk: Path | str,
+        port: int = 0,
         memory_mib: int = 128,
         options: Sequence[str] = (),
         bootfile: str = "",
+        network: str = "",
+        card: str = "virtio-net-pci",
     ) -> None:
-        """`port` is where http://127.0.0.1/boot.ipxe is served, unless DHCP names another `bootfile`; `options` are
-        more of QEMU's, such as -smbios."""
+        """`disk` is an image, which stays as it is, or another drive in QEMU's own words. `port` is where
+        http://127.0.0.1/boot.ipxe is served, unless DHCP names another `bootfile`; that DHCP is QEMU's own, unless
+        `network` is another of its -netdev. `card` may carry properties, such as romfile=; `options` are more of
+        QEMU's, such as -smbios."""
         self._mac = mac
-        bootfile = bootfile or f"http://10.0.2.2:{port}/boot.ipxe"
-        self._command = [*_command(bootfile, mac, disk, memory_mib), *options]
+        # QEMU's own network is the machine's: 10.0.2.2 in it is this host's loopback.
+        network = network or f"user,bootfile={bootfile or f'http://10.0.2.2:{port}/boot.ipxe'}"
+        self._command = [*_command(network, f"{card},mac={mac}", disk, memory_mib), *options]
         self._serial = bytearray()
         self._ended = False
         self._news = asyncio.Condition()
@@ -138,8 +143,11 @@ def _overtyped(line: str) -> str:
     return "".join(cells)
 
 
-def _command(bootfile: str, mac: str, disk: Path, memory_mib: int) -> list[str]:
-    """QEMU's own network is the machine's: 10.0.2.2 in it is this host's loopback."""
+def _image(disk: Path) -> str:
+    return f"format=raw,file={disk},snapshot=on,file.locking=off"
+
+
+def _command(network: str, card: str, disk: Path | str, memory_mib: int) -> list[str]:
     return [
         # The machine dies with the test run, even if that is killed.
         *("setpriv", "--pdeathsig", "KILL", "--"),
@@ -148,8 +156,8 @@ def _command(bootfile: str, mac: str, disk: Path, memory_mib: int) -> list[str]:
         *("-machine", "pc,accel=tcg,graphics=off", "-m", f"{memory_mib}"),
         *("-nodefaults", "-display", "none", "-vga", "std", "-serial", "stdio", "-monitor", "none"),
         *("-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-no-reboot"),
-        *("-netdev", f"user,id=n0,bootfile={bootfile}"),
-        *("-device", f"virtio-net-pci,netdev=n0,mac={mac},bootindex=1"),
-        *("-drive", f"if=none,id=d0,format=raw,file={disk},snapshot=on,file.locking=off"),
+        *("-netdev", f"{network},id=n0"),
+        *("-device", f"{card},netdev=n0,bootindex=1"),
+        *("-drive", f"if=none,id=d0,{disk if isinstance(disk, str) else _image(disk)}"),
         *("-device", "virtio-blk-pci,drive=d0,bootindex=2"),
     ]

@@ -1,6 +1,7 @@
 """Following central's feed: once round, then patiently."""
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,10 +19,10 @@ from pureboot.core.changes import NodeEvent
 from pureboot.core.errors import PureBootError
 from pureboot.core.lifecycle import NodeState
 from pureboot.core.mac import MacAddress
-from pureboot.wire.messages import FeedPage
+from pureboot.wire.messages import ContentDocument, FeedItem, FeedPage
 from tests.fakes import FakeCentral
 from tests.support.link import URL, Link, linked
-from tests.support.parts import MAC, OTHER_MAC, Parts, node_item, opened, page
+from tests.support.parts import EPOCH, MAC, OTHER_MAC, Parts, node_item, opened, page
 
 
 class Feed(httpx2.AsyncBaseTransport):
@@ -195,3 +196,47 @@ async def test_a_page_of_another_generation_is_heard_after_this_site_has_spoken(
     assert central.effects == [event.queue_id, event.queue_id]
     assert [since for since, _ in feed.asked] == ["5.0", "0"]
     assert (parts.site.position, parts.queue.pending_count) == (Position(2, "1.0"), 0)
+
+
+def loader_item(name: str) -> FeedItem:
+    """A boot loader whose bytes are its name."""
+    digest = f"sha256:{hashlib.sha256(name.encode()).hexdigest()}"
+    document = ContentDocument(
+        category="bootloaders", path=name, digest=digest, size=len(name), version=1, updated_at=EPOCH
+    )
+    return FeedItem(pos=1, type="content", op="upsert", id=document.name, doc=document.model_dump(mode="json"))
+
+
+class Meanwhile(Feed):
+    """While the first file is on its way, central has another one, and the feed tells of it."""
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(page(loader_item("first")))
+        self.fetched: list[str] = []
+        self.second_is_known, self.second_is_asked = asyncio.Event(), asyncio.Event()
+        self._parts = parts
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        if "/content/" not in request.url.path:
+            if not self.pages and not self.fetched:
+                await self.second_is_known.wait()
+            return await super().handle_async_request(request)
+        name = request.url.path.rpartition("/")[2]
+        self.fetched.append(name)
+        if name == "first":
+            self.pages.append(page(loader_item("second")))
+            self.second_is_known.set()
+            while self._parts.site.content("bootloaders/second") is None:
+                await asyncio.sleep(0.001)
+        else:
+            self.second_is_asked.set()
+        return httpx2.Response(200, content=name.encode())
+
+
+async def test_a_file_that_becomes_due_while_another_is_fetched_is_fetched_too(parts: Parts, tmp_path: Path) -> None:
+    feed = Meanwhile(parts)
+    async with linked(parts, FakeCentral()) as link, following(parts, link, tmp_path, feed) as sync:
+        await link.connectivity.check_connectivity()
+        await sync.start()
+        await asyncio.wait_for(feed.second_is_asked.wait(), 5)
+    assert feed.fetched == ["first", "second"]

@@ -85,8 +85,8 @@ def test_a_site_is_created_with_what_was_said_only(central):
 
 def test_a_site_is_changed_by_its_name(central):
     central.says("PATCH", "/api/v1/sites/s1", SITE)
-    pureboot("site", "update", "lab", "--conflict-resolution", "manual", "--parent", "s1")
-    assert central.last.json == {"conflict_resolution": "manual", "parent_id": "s1"}
+    pureboot("site", "update", "lab", "--conflict-resolution", "manual", "--parent", "s1", "--local-boot", "exit")
+    assert central.last.json == {"conflict_resolution": "manual", "parent_id": "s1", "local_boot": "exit"}
 
 
 def test_a_token_is_shown(central):
@@ -155,6 +155,10 @@ def test_a_node_is_created_changed_and_deleted(central):
     assert central.last.json == created
     pureboot("node", "update", MAC, "--tag", "a", "--tag", "b", "--version", "3")
     assert central.last.json == {"tags": ["a", "b"], "version": 3}
+    pureboot("node", "update", MAC, "--local-boot", "http-404")
+    assert central.last.json == {"local_boot": "http-404"}
+    pureboot("node", "update", MAC, "--local-boot", "site")
+    assert central.last.json == {"local_boot": None}
     pureboot("node", "delete", MAC)
     assert central.last.method == "DELETE"
 

@@ -43,7 +43,7 @@ from pureboot.core.ipxe import (
 )
 from pureboot.core.lifecycle import Autonomy, NodeState, Stage
 from pureboot.core.mac import MacAddress
-from pureboot.core.node import DoneWhen, InstallMethod, Workflow
+from pureboot.core.node import DoneWhen, InstallMethod, LocalBoot, Workflow
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 WRITE = os.environ.get("PUREBOOT_WRITE_GOLDEN") == "1"
@@ -99,6 +99,11 @@ def shown(known: KnownNode | UnknownNode, decision: Decision) -> str:
             return str(edges[-1].target if edges else stage)
         case KnownNode(stage), _:
             return str(stage)
+
+
+def by_exit(stage: str) -> str:
+    banner = replace(ONLINE, state=stage, local_boot=LocalBoot.EXIT)
+    return render(decide(node(stage), Site(Autonomy.LIMITED, online=True), NOW), banner)
 
 
 # What the script shows -> who asks, at which site (its level and, offline, its default action), over which link.
@@ -168,7 +173,10 @@ SCRIPTS: dict[str, tuple[KnownNode | UnknownNode, str, str]] = {
 }
 WHOLE: dict[str, Callable[[], str]] = {
     "entry": entry,
+    "entry-where-disks-boot-by-exit": lambda: entry(local_boot=LocalBoot.EXIT),
     "autoexec": lambda: entry("http://192.0.2.1:8080"),
+    "active-boots-its-disk-by-exit": lambda: by_exit("active/1"),
+    "pending-installs-where-disks-boot-by-exit": lambda: by_exit("pending"),
     "fallback": lambda: fallback("This site's agent could not decide in time. Booting the local disk."),
 }
 GOLDEN_NAMES = [*SCRIPTS, *WHOLE]
@@ -305,7 +313,7 @@ def test_a_script_ends_at_the_local_disk_or_the_next_device_and_never_at_a_bare_
 
 @pytest.mark.parametrize("name", GOLDEN_NAMES)
 def test_only_the_entry_scripts_expand_settings(name):
-    assert ("${" in script(name)) == (name in ("entry", "autoexec"))
+    assert ("${" in script(name)) == name.startswith(("entry", "autoexec"))
 
 
 @pytest.mark.parametrize("name", [name for name, (_, _, link) in SCRIPTS.items() if link == "offline"])

@@ -13,6 +13,7 @@ from pureboot.agent.cache.state_cache import CachedNode, NodeStateCache
 from pureboot.core.errors import Invalid, Malformed
 from pureboot.core.lifecycle import NodeState, Stage
 from pureboot.core.mac import MacAddress
+from pureboot.core.node import LocalBoot
 from pureboot.storage.sqlite import Transaction
 from tests.support.parts import EPOCH, MAC, OTHER_MAC
 
@@ -68,6 +69,7 @@ async def test_every_field_survives_a_restart(cache: NodeStateCache, path: Path)
         boot_token="secret",
         begun=True,
         conflict_id="c1",
+        local_boot=LocalBoot.EXIT,
         updated_at=EPOCH,
         cached_at=datetime.now(UTC),
     )

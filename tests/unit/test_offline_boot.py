@@ -13,7 +13,7 @@ import pytest
 
 from pureboot.agent.cache.content_cache import ContentCache
 from pureboot.agent.cache.state_cache import CachedNode, NodeStateCache
-from pureboot.agent.offline_boot import OfflineBootGenerator
+from pureboot.agent.offline_boot import NoScript, OfflineBootGenerator
 from pureboot.agent.queue import QueueItem
 from pureboot.core.errors import Clash, Malformed, StorageFull
 from pureboot.core.lifecycle import Autonomy, NodeState, Stage
@@ -489,3 +489,60 @@ async def test_an_unknown_machine_waits_no_longer_than_the_budget(parts: Parts, 
             script = await boots.generate_script(MAC)
         assert LOCAL_DISK in script
         assert not link.connectivity.may_wait
+
+
+# How a machine gets to its own disk
+
+
+@pytest.mark.parametrize(
+    ("site", "node", "command"),
+    [
+        ("sanboot", None, LOCAL_DISK),
+        ("exit", None, "exit 1"),
+        ("exit", "sanboot", LOCAL_DISK),
+        ("sanboot", "exit", "exit 1"),
+        ("http-404", "exit", "exit 1"),
+    ],
+)
+async def test_a_node_boots_its_disk_as_its_site_says_or_as_it_says_itself(
+    parts: Parts, content: ContentCache, site: str, node: str | None, command: str
+) -> None:
+    await parts.has_autonomy(Autonomy.LIMITED, local_boot=site)
+    await parts.knows(state=S.ACTIVE, local_boot=node)
+    assert (await generator(parts, content).generate_script(MAC)).splitlines()[-1] == command
+
+
+@pytest.mark.parametrize(("site", "node"), [("http-404", None), ("exit", "http-404")])
+async def test_a_machine_whose_firmware_wants_none_gets_no_script(
+    parts: Parts, content: ContentCache, site: str, node: str | None
+) -> None:
+    await parts.has_autonomy(Autonomy.LIMITED, local_boot=site)
+    for state in (S.ACTIVE, S.RETIRED):
+        await parts.knows(state=state, local_boot=node, version=2 + (state is S.RETIRED))
+        with pytest.raises(NoScript):
+            await generator(parts, content).generate_script(MAC)
+        assert generator(parts, content).has_no_script(MAC)
+
+
+async def test_an_unknown_machine_gets_no_script_either_and_is_registered(parts: Parts, content: ContentCache) -> None:
+    await parts.has_autonomy(Autonomy.LIMITED, local_boot="http-404")
+    with pytest.raises(NoScript):
+        await generator(parts, content).generate_script(MAC)
+    assert [node.mac_address for node in parts.cache.nodes()] == [MAC]
+
+
+async def test_an_install_always_has_a_script(parts: Parts, content: ContentCache) -> None:
+    await approved(parts, content)
+    await parts.has_autonomy(Autonomy.LIMITED, local_boot="http-404")
+    assert not generator(parts, content).has_no_script(MAC)
+    script = await generator(parts, content).generate_script(MAC)
+    assert is_install(script)
+    assert script.splitlines()[-1] == "exit 1"
+
+
+async def test_a_document_of_before_the_setting_means_sanboot(parts: Parts, content: ContentCache) -> None:
+    site = {"id": "attic", "name": "attic", "version": 1, "created_at": str(EPOCH), "updated_at": str(EPOCH)}
+    node = node_item("n1", MAC, state=S.ACTIVE)
+    del node.doc["local_boot"]
+    await parts.mirror.store_page(page(FeedItem(pos=1, type="site", op="upsert", id="attic", doc=site), node))
+    assert LOCAL_DISK in await generator(parts, content).generate_script(MAC)

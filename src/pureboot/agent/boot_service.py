@@ -6,9 +6,10 @@ import logging
 from starlette.requests import Request
 
 from pureboot.agent.connectivity import AlwaysOffline, ConnectivityMonitor
-from pureboot.agent.offline_boot import OfflineBootGenerator
+from pureboot.agent.offline_boot import NoScript, OfflineBootGenerator
 from pureboot.core import ipxe
 from pureboot.core.errors import Malformed
+from pureboot.core.node import LocalBoot
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +41,8 @@ class AgentBootService:
         return self._advertise_url or str(request.base_url).rstrip("/")
 
     async def get_boot_script(self, mac: str, request: Request) -> str:
-        """Raises Malformed for what is no MAC, and nothing else: what goes wrong inside becomes a boot of the local
-        disk that names the reason."""
+        """Raises Malformed for what is no MAC, NoScript, and nothing else: what goes wrong inside becomes a boot of the
+        local disk that names the reason."""
         if self.offline_generator is None:
             return ipxe.fallback(NO_GENERATOR)
         self.active += 1
@@ -52,16 +53,31 @@ class AgentBootService:
                     hardware_info=hardware_info(request),
                     base_url=self.base_url(request),
                 )
-        except Malformed:
+        except (Malformed, NoScript):
             raise
         except TimeoutError:
             log.warning("no boot decision inside the budget")
-            return ipxe.fallback("This site's agent could not decide in time. Booting the local disk.")
+            return self._fallback("This site's agent could not decide in time. Booting the local disk.")
         except Exception:  # a machine hangs for good on anything that is not a script
             log.exception("a boot decision failed")
-            return ipxe.fallback("This site's agent failed to decide. Booting the local disk.")
+            return self._fallback("This site's agent failed to decide. Booting the local disk.")
         finally:
             self.active -= 1
+
+    def entry(self) -> str:
+        """The script that chains every machine to its own."""
+        return ipxe.entry(local_boot=self._local_boot)
+
+    def has_no_script(self, mac: str) -> bool:
+        """Whether the answer would be a 404 now. Raises Malformed."""
+        return self.offline_generator is not None and self.offline_generator.has_no_script(mac)
+
+    def _fallback(self, reason: str) -> str:
+        return ipxe.fallback(reason, self._local_boot)
+
+    @property
+    def _local_boot(self) -> LocalBoot:
+        return self.offline_generator.local_boot if self.offline_generator else LocalBoot.SANBOOT
 
 
 def hardware_info(request: Request) -> dict[str, str]:

@@ -164,7 +164,11 @@ class SiteAgent:
             bandwidth=Bandwidth(settings.bandwidth_limit),
         )
         loaders = BootLoaders(
-            self.content_cache, self.fetcher, advertise_url=settings.advertise_url, http_port=settings.port
+            self.content_cache,
+            self.fetcher,
+            advertise_url=settings.advertise_url,
+            http_port=settings.port,
+            local_boot=lambda: self.site.local_boot,
         )
         tftp = TftpServer(loaders, settings.host, settings.tftp_port)
         self.tftp = TftpService(tftp, wanted=settings.tftp_port > 0)

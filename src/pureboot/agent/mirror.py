@@ -298,6 +298,7 @@ def _based_on(document: NodeDocument, here: CachedNode | None, generation: int) 
         mac_address=macs[0],
         more_macs=macs[1:],
         workflow_id=document.workflow_id,
+        local_boot=document.local_boot,
         hostname=document.hostname,
         base_version=document.version,
         base_state_rev=document.state_rev,

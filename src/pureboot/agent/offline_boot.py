@@ -21,10 +21,10 @@ from pureboot.agent.site import SiteState
 from pureboot.agent.variables import Variables
 from pureboot.core import boot, ipxe
 from pureboot.core.boot import Decision, DefaultAction, Halt, Install, KnownNode, LocalDisk, UnknownNode
-from pureboot.core.errors import Busy, Invalid
+from pureboot.core.errors import Busy, Invalid, NotFound
 from pureboot.core.lifecycle import Autonomy, NodeState, Stage
 from pureboot.core.mac import MacAddress
-from pureboot.core.node import Workflow, clean_facts
+from pureboot.core.node import LocalBoot, Workflow, clean_facts
 from pureboot.rendering.language import check_line, render_line
 
 log = logging.getLogger(__name__)
@@ -42,6 +42,12 @@ _WAITS = frozenset({NodeState.PENDING, NodeState.REPROVISION, NodeState.INSTALLI
 LOOKS = 4
 # Seconds after which a boot image from elsewhere counts as fetched.
 FETCHED_ELSEWHERE = 60.0
+
+
+class NoScript(NotFound):
+    """The machine's firmware goes on by itself where there is no script."""
+
+    code = "no_script"
 
 
 class OfflineBootGenerator:
@@ -88,7 +94,7 @@ class OfflineBootGenerator:
     async def generate_script(
         self, mac: str, hardware_info: dict[str, str] | None = None, *, base_url: str = ""
     ) -> str:
-        """A whole script, with everything committed that it stands on. Raises Malformed for a bad MAC.
+        """A whole script, with everything committed that it stands on. Raises Malformed for a bad MAC, NoScript.
 
         `hardware_info`: what the machine says of itself, under iPXE's names or ours.
         """
@@ -101,7 +107,24 @@ class OfflineBootGenerator:
             decision = await self._filled_in(decision, node, base_url)
         link = self.link()
         self.boots[type(decision).__name__, link] += 1
+        if self._leaves_it_to_firmware(decision, node):
+            raise NoScript("This machine boots its own disk, and gets no script for it (local_boot: http-404).")
         return ipxe.render(decision, self._banner(address, node, link, base_url))
+
+    @property
+    def local_boot(self) -> LocalBoot:
+        """The site's, which a node may have another than."""
+        return self._site.local_boot
+
+    def has_no_script(self, mac: str) -> bool:
+        """Whether `generate_script` would raise NoScript now; changes nothing."""
+        return self._leaves_it_to_firmware(*self.decide(MacAddress.parse(mac)))
+
+    def _leaves_it_to_firmware(self, decision: Decision, node: CachedNode | None) -> bool:
+        return self._local_boot_of(node) is LocalBoot.HTTP_404 and not isinstance(decision, Install)
+
+    def _local_boot_of(self, node: CachedNode | None) -> LocalBoot:
+        return (node.local_boot if node else None) or self._site.local_boot
 
     def link(self) -> ipxe.Link:
         if not self._link.is_online:
@@ -228,6 +251,7 @@ class OfflineBootGenerator:
             last_sync=_moment(self._site.last_pass),
             base_url=base_url,
             token=node.boot_token if node else "",
+            local_boot=self._local_boot_of(node),
         )
 
 

@@ -108,4 +108,7 @@ CREATE INDEX sync_queue_changes ON sync_queue (lane, seq) WHERE item_type NOT IN
 # `gone`: central has deleted the node or moved it away; the row stays for what it still has to deliver.
 FOURTH = "ALTER TABLE node ADD COLUMN gone INTEGER NOT NULL DEFAULT 0"
 
-MIGRATIONS = [FIRST, SECOND, THIRD, FOURTH]
+# How the machine gets to its own disk; none: as its site has it.
+FIFTH = "ALTER TABLE node ADD COLUMN local_boot TEXT"
+
+MIGRATIONS = [FIRST, SECOND, THIRD, FOURTH, FIFTH]

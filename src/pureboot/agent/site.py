@@ -8,7 +8,7 @@ from pureboot.agent.clock import Clock, Stamp, carried_over
 from pureboot.agent.database import Database, set_meta
 from pureboot.core.errors import Clash
 from pureboot.core.lifecycle import Autonomy
-from pureboot.core.node import Workflow
+from pureboot.core.node import LocalBoot, Workflow
 from pureboot.storage.sqlite import Transaction
 from pureboot.wire.messages import ContentCategory, ContentDocument, SiteDocument, WorkflowDocument
 
@@ -49,6 +49,11 @@ class SiteState:
     def autonomy(self) -> Autonomy:
         """The user's default until central has told this site its level."""
         return self.document.autonomy_level if self.document else Autonomy.LIMITED
+
+    @property
+    def local_boot(self) -> LocalBoot:
+        """How machines here get to their own disk, where a node has no other way."""
+        return self.document.local_boot if self.document else LocalBoot.SANBOOT
 
     @property
     def last_pass(self) -> Stamp | None:

@@ -190,7 +190,7 @@ class CacheSyncService:
         failures = 0
         everything = self._schedule.is_due(_now())
         while True:
-            self._content_due.clear()
+            self._content_due.clear()  # before the look: what becomes due while it lasts is looked at again
             everything, self._asked_for = everything or self._asked_for, False
             _, missing = await self.fetch_needed(everything=everything)
             await self.tidy_content()

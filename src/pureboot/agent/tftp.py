@@ -1,12 +1,14 @@
 """What the site serves over TFTP: its boot loaders, and the script that iPXE looks for beside them."""
 
 import logging
+from collections.abc import Callable
 from ipaddress import ip_address
 
 from pureboot.agent.cache.content_cache import ContentCache
 from pureboot.agent.content import ContentFetcher
 from pureboot.core import ipxe
 from pureboot.core.errors import Busy, Malformed, NotFound, SettingsError
+from pureboot.core.node import LocalBoot
 from pureboot.tftp.served import Asked, OpenFile, Served, Text
 from pureboot.tftp.server import TftpServer
 from pureboot.wire.messages import ContentCategory
@@ -23,17 +25,25 @@ class BootLoaders:
 
     What the site holds is served whether or not central has a newer version: an older loader boots, a wait for the WAN
     does not. `advertise_url` is the agent's HTTP address for machines; empty: by the address that the machine asked, on
-    `http_port`.
+    `http_port`. `local_boot`: the site's.
     """
 
-    def __init__(self, cache: ContentCache, fetcher: ContentFetcher, *, advertise_url: str, http_port: int) -> None:
-        self._cache, self._fetcher = cache, fetcher
+    def __init__(
+        self,
+        cache: ContentCache,
+        fetcher: ContentFetcher,
+        *,
+        advertise_url: str,
+        http_port: int,
+        local_boot: Callable[[], LocalBoot] = lambda: LocalBoot.SANBOOT,
+    ) -> None:
+        self._cache, self._fetcher, self._local_boot = cache, fetcher, local_boot
         self._advertise_url, self._http_port = advertise_url.rstrip("/"), http_port
 
     async def find(self, asked: Asked) -> Served | None:
         name = _plain(asked.name)
         if name == AUTOEXEC:
-            return Text(ipxe.entry(self._url(asked.local)).encode())
+            return Text(ipxe.entry(self._url(asked.local), self._local_boot()).encode())
         try:
             return await self._loader(f"{ContentCategory.BOOTLOADERS}/{name}")
         except (NotFound, Malformed):

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from pureboot.core.lifecycle import Autonomy, By, NodeState
-from pureboot.core.node import DoneWhen, InstallMethod
+from pureboot.core.node import DoneWhen, InstallMethod, LocalBoot
 from pureboot.core.reconcile import Resolution, Strategy
 from pureboot.wire.messages import (
     AgentMetrics,
@@ -37,6 +37,7 @@ class SitePatch(SiteSettings):
     cache_max_size_gb: float = Field(default=50, gt=0)
     cache_retention_days: int = Field(default=30, gt=0)
     migration_policy: MigrationPolicy = MigrationPolicy.MANUAL
+    local_boot: LocalBoot = LocalBoot.SANBOOT
 
 
 class SiteView(SiteDocument):
@@ -99,10 +100,11 @@ class NodeCreate(Strict):
     group_id: str | None = Field(default=None, max_length=200)
     tags: list[str] = Field(default_factory=list)
     state: NodeState = NodeState.DISCOVERED
+    local_boot: LocalBoot | None = None
 
 
 class NodePatch(Strict):
-    """Only what is sent changes; `workflow_id` and `home_site_id` also take a name."""
+    """Only what is sent changes; `workflow_id` and `home_site_id` also take a name. `local_boot` null: as its site."""
 
     version: int | None = None
     hostname: str = Field(default="", max_length=255)
@@ -110,6 +112,7 @@ class NodePatch(Strict):
     group_id: str | None = Field(default=None, max_length=200)
     tags: list[str] = Field(default_factory=list)
     home_site_id: str = ""
+    local_boot: LocalBoot | None = None
 
 
 class AdminRegisterBody(RegisterBody):

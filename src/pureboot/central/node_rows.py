@@ -13,7 +13,7 @@ from pureboot.central.positions import publish
 from pureboot.central.sql import insert_all, locked, many, rows_of
 from pureboot.core.lifecycle import NodeState, Stage
 from pureboot.core.mac import MacAddress
-from pureboot.core.node import Node
+from pureboot.core.node import LocalBoot, Node
 from pureboot.wire.messages import NodeDocument
 
 
@@ -83,6 +83,7 @@ def from_row(row: Row[Any], macs: list[MacAddress]) -> StoredNode:
         group_id=row.group_id,
         tags=tuple(row.tags),
         facts=row.facts,
+        local_boot=LocalBoot(row.local_boot) if row.local_boot else None,
         created_at=row.created_at,
         updated_at=row.updated_at,
         stage_at=row.stage_at,
@@ -105,6 +106,7 @@ def _values(node: StoredNode) -> dict[str, Any]:
         "group_id": node.group_id,
         "tags": list(node.tags),
         "facts": node.facts,
+        "local_boot": node.local_boot,
         "last_seen": node.last_seen,
         "stage_at": node.stage_at,
         "created_at": node.created_at,
@@ -177,6 +179,7 @@ def document(node: StoredNode) -> NodeDocument:
         workflow_id=node.workflow_id,
         tags=list(node.tags),
         facts=node.facts,
+        local_boot=node.local_boot,
         last_seen=node.last_seen,
         created_at=node.created_at,
         updated_at=node.updated_at,

@@ -82,6 +82,7 @@ def create(conn: Connection, body: NodeCreate, now: datetime) -> NodeDocument:
         workflow_id=workflow_id,
         group_id=body.group_id,
         tags=tuple(body.tags),
+        local_boot=body.local_boot,
     )
     node_rows.add(conn, [node])
     announce(conn, node)

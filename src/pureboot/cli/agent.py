@@ -79,6 +79,66 @@ def run(
     serve.run(main.run(settings), log_level=settings.log_level, log_format=settings.log_format)
 
 
+@app.command("dnsmasq-config")
+def dnsmasq_config(
+    range_: Annotated[
+        str | None,
+        typer.Option("--range", metavar="START,END[,LEASE]", help="Addresses to give out, for how long."),
+    ] = None,
+    proxy: Annotated[
+        str | None, typer.Option(metavar="SUBNET", help="Beside another DHCP server, on this subnet.")
+    ] = None,
+    interface: Annotated[str | None, typer.Option(help="Network interface on the machines' LAN.")] = None,
+    subnet: Annotated[
+        str | None, typer.Option(help="Subnet of the range; left out, that of the interface, and unchecked.")
+    ] = None,
+    router: Annotated[str | None, typer.Option(help="Default router of the machines; left out, none.")] = None,
+    dns: Annotated[str | None, typer.Option(help="DNS servers, with commas between them; left out, none.")] = None,
+    ipv6_ra: Annotated[
+        bool, typer.Option("--ipv6-ra", help="Send IPv6 router advertisements, which old iPXE waits 16 s for.")
+    ] = False,
+    address: Annotated[
+        str | None, typer.Option(help="The agent's IPv4 address on that LAN; default: that of `advertise_url`.")
+    ] = None,
+    http_port: Annotated[int | None, typer.Option(min=1, max=65535, help="HTTP port of the agent.")] = None,
+    tftp_port: Annotated[int | None, typer.Option(min=0, max=65535, help="Its port for TFTP; 0: none.")] = None,
+    data_dir: DataDir = None,
+    config: Config = None,
+) -> None:
+    """Print a dnsmasq configuration that points a site's machines at this agent.
+
+    With --range dnsmasq is the LAN's DHCP server; with --proxy another one is, and dnsmasq only says where to boot
+    from. BIOS, UEFI and UEFI HTTP boot each get their loader, and iPXE gets the boot script.
+    """
+    from pureboot.agent import dhcp, dnsmasq
+
+    settings = _settings(config, data_dir, tftp_port=tftp_port)
+    agent = dhcp.agent_address(
+        address or "",
+        http_port,
+        advertise_url=settings.advertise_url,
+        port=settings.port,
+        tftp_port=settings.tftp_port,
+    )
+    service: dhcp.Leases | dhcp.Proxy
+    if range_ is not None and proxy is None:
+        service = dhcp.leases(
+            range_,
+            interface_name=interface or "",
+            subnet=subnet or "",
+            router=router or "",
+            dns=dns or "",
+            router_advertisements=ipv6_ra,
+        )
+    elif proxy is not None and range_ is None:
+        if subnet or router or dns or ipv6_ra:
+            raise typer.BadParameter("--subnet, --router, --dns and --ipv6-ra are what the other DHCP server says.")
+        service = dhcp.Proxy(dhcp.network(proxy, "--proxy"), dhcp.interface(interface) if interface else "")
+    else:
+        raise typer.BadParameter("Give either --range or --proxy.")
+    typer.echo(dnsmasq.render(agent, service), nl=False)
+
+
 @app.command()
 def status(port: Port = None, data_dir: DataDir = None, config: Config = None, json: AsJson = False) -> None:
     """Show the link to central, the queue, conflicts and services."""

@@ -1,5 +1,6 @@
 """`pureboot node`: the machines."""
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -9,6 +10,7 @@ from pureboot.cli.options import AsJson, Node, given, group
 from pureboot.cli.remote import Remote, Row, central
 from pureboot.core.errors import Clash, IllegalEdge
 from pureboot.core.lifecycle import By, Edge, NodeState, Stage, check, destination
+from pureboot.core.node import LocalBoot
 
 app = group("Nodes: list, approve, move, and read what happened to them.")
 
@@ -38,6 +40,18 @@ Hostname = Annotated[str | None, typer.Option(help="Its host name.")]
 AWorkflow = Annotated[str | None, typer.Option("--workflow", help="Id or name of the workflow that installs it.")]
 
 
+class Disk(StrEnum):
+    """`site`: as its site has it."""
+
+    SITE = "site"
+    SANBOOT = LocalBoot.SANBOOT.value
+    EXIT = LocalBoot.EXIT.value
+    HTTP_404 = LocalBoot.HTTP_404.value
+
+
+ADisk = Annotated[Disk | None, typer.Option("--local-boot", help="How it gets to its own disk; site: as its site.")]
+
+
 @app.command()
 def create(
     mac: Annotated[str, typer.Argument(metavar="MAC", help="Its MAC address.")],
@@ -45,6 +59,7 @@ def create(
     hostname: Hostname = None,
     workflow: AWorkflow = None,
     state: Annotated[NodeState | None, typer.Option(help="Its state, for a machine already in service.")] = None,
+    local_boot: ADisk = None,
     json: AsJson = False,
 ) -> None:
     """Create a node before its machine is first seen."""
@@ -55,9 +70,14 @@ def create(
             hostname=hostname,
             workflow_id=names.workflow(remote, workflow)["id"] if workflow else None,
             state=state,
-        )
+        ) | _disk(local_boot)
         row = remote.send("POST", "nodes", json=fields)
         show.said(row, f"Node {row['mac_address']} is {row['id']}, {row['state']}.", json=json)
+
+
+def _disk(said: Disk | None) -> Row:
+    """The field as central takes it: null is the site's way."""
+    return {} if said is None else {"local_boot": None if said is Disk.SITE else said.value}
 
 
 @app.command("list")
@@ -97,6 +117,7 @@ def update(
     workflow: AWorkflow = None,
     group_id: Annotated[str | None, typer.Option("--group", help="The group people file it under.")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="Its tags; repeat it for more than one.")] = None,
+    local_boot: ADisk = None,
     version: Annotated[int | None, typer.Option(help="Refuse if somebody changed it since this version.")] = None,
     json: AsJson = False,
 ) -> None:
@@ -108,7 +129,7 @@ def update(
             group_id=group_id,
             tags=tag or None,
             version=version,
-        )
+        ) | _disk(local_boot)
         row = remote.send("PATCH", f"nodes/{names.node(remote, node)['id']}", json=fields)
         show.said(row, f"Node {row['mac_address']} is changed.", json=json)
 

@@ -81,7 +81,9 @@ def _command(path: str, callback: Callable[..., Any], help: str | None, depth: i
 def _row(name: str, default: object, kind: object, info: ArgumentInfo | OptionInfo) -> str:
     required = default is inspect.Parameter.empty
     if isinstance(info, OptionInfo):
-        shown = ", ".join(f"`{option}`" for option in info.param_decls or [f"--{name.replace('_', '-')}"])
+        # Within Annotated typer takes the first name for the default.
+        given = [each for each in (info.default, *(info.param_decls or ())) if str(each).startswith("-")]
+        shown = ", ".join(f"`{option}`" for option in given or [f"--{name.replace('_', '-')}"])
     else:
         shown = f"`{info.metavar or name.upper()}`"
     words = [info.help or "", _choices(kind), "Required." if required and isinstance(info, OptionInfo) else ""]

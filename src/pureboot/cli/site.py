@@ -10,6 +10,7 @@ from pureboot.cli.options import AsJson, Site, given, group
 from pureboot.cli.remote import central
 from pureboot.core.boot import DefaultAction
 from pureboot.core.lifecycle import Autonomy
+from pureboot.core.node import LocalBoot
 from pureboot.core.reconcile import Strategy
 
 app = group("Sites: create, list, change, and let an agent in.")
@@ -67,6 +68,10 @@ OfflineMaxAge = Annotated[
     typer.Option("--offline-install-max-age", help="Seconds an approval may be old to start an install offline."),
 ]
 
+Disk = Annotated[
+    LocalBoot | None, typer.Option("--local-boot", help="How its machines get to their own disk, unless a node says.")
+]
+
 
 @app.command()
 def create(
@@ -81,6 +86,7 @@ def create(
     cache_retention_days: Retention = None,
     offline_default_action: OfflineDefault = None,
     offline_install_max_age: OfflineMaxAge = None,
+    local_boot: Disk = None,
     json: AsJson = False,
 ) -> None:
     """Create a site."""
@@ -97,6 +103,7 @@ def create(
             cache_retention_days=cache_retention_days,
             offline_default_action=offline_default_action,
             offline_install_max_age=offline_install_max_age,
+            local_boot=local_boot,
         )
         row = remote.send("POST", "sites", json=fields)
         show.said(
@@ -132,6 +139,7 @@ def update(
     cache_retention_days: Retention = None,
     offline_default_action: OfflineDefault = None,
     offline_install_max_age: OfflineMaxAge = None,
+    local_boot: Disk = None,
     json: AsJson = False,
 ) -> None:
     """Change what is named; the rest stays."""
@@ -148,6 +156,7 @@ def update(
             cache_retention_days=cache_retention_days,
             offline_default_action=offline_default_action,
             offline_install_max_age=offline_install_max_age,
+            local_boot=local_boot,
         )
         row = remote.send("PATCH", f"sites/{names.site(remote, site)['id']}", json=fields)
         show.said(row, f"Site {row['name']} is changed.", json=json)

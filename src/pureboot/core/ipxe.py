@@ -10,7 +10,7 @@ from enum import StrEnum
 from urllib.parse import quote as percent
 
 from pureboot.core.boot import Decision, Discover, Halt, Install, LocalDisk
-from pureboot.core.node import InstallMethod, Workflow
+from pureboot.core.node import InstallMethod, LocalBoot, Workflow
 
 VALUE_LENGTH = 120
 _ACTIVE = re.compile(r"[^A-Za-z0-9 ._:/@%+=,()*?!~^<>'-]")
@@ -35,7 +35,8 @@ class Banner:
     """What the machine's screen says around the decision, and where its files are.
 
     Times are text for people. `token` proves that a report comes from this attempt of this node; empty when nothing
-    is being installed. `base_url` is the agent's, without a slash at its end.
+    is being installed. `base_url` is the agent's, without a slash at its end. `local_boot`: how this machine gets to
+    its disk.
     """
 
     mac: str
@@ -46,6 +47,7 @@ class Banner:
     last_sync: str = "never"
     base_url: str = ""
     token: str = ""
+    local_boot: LocalBoot = LocalBoot.SANBOOT
 
 
 def quote(value: str) -> str:
@@ -89,12 +91,13 @@ _FACTS = {
 }
 
 
-def entry(base_url: str = "") -> str:
+def entry(base_url: str = "", local_boot: LocalBoot = LocalBoot.SANBOOT) -> str:
     """The script every machine of a site is pointed at: it asks for its own, and carries its hardware facts there.
 
     Without `base_url` the address is relative, so it holds behind whatever name or port the machine reached the agent
     by; a script that did not come over HTTP needs the agent's HTTP address. `--replace`: a script that says `exit 1`
-    must not come back here and boot the disk after all.
+    must not come back here and boot the disk after all. `local_boot` is the site's: a node that gets no script
+    (`http-404`) boots its disk from here.
     """
     facts = "&".join(f"{name}={setting}" for name, setting in _FACTS.items())
     base = f"{_word(base_url)}/" if base_url else ""
@@ -108,20 +111,25 @@ def entry(base_url: str = "") -> str:
             "",
             ":local",
             "echo PureBoot: this site's agent gave no boot script. Booting the local disk.",
-            *_LOCAL_DISK,
+            *_local_disk(local_boot),
             "",
         ]
     )
 
 
-def fallback(reason: str) -> str:
+def fallback(reason: str, local_boot: LocalBoot = LocalBoot.SANBOOT) -> str:
     """For when not even a decision could be made."""
-    return "\n".join(["#!ipxe", "# PureBoot Agent", "", f"echo PureBoot: {quote(reason)}", *_LOCAL_DISK, ""])
+    disk = _local_disk(local_boot)
+    return "\n".join(["#!ipxe", "# PureBoot Agent", "", f"echo PureBoot: {quote(reason)}", *disk, ""])
 
 
 # `exit` without 1 ends in OVMF's set-up screen and stays there.
-_LOCAL_DISK = ["sanboot --no-describe --drive 0x80 || exit 1"]
 _NEXT_DEVICE = ["exit 1"]
+
+
+def _local_disk(method: LocalBoot) -> list[str]:
+    """Where there is a script after all, leaving it is the nearest to none (`http-404`)."""
+    return ["sanboot --no-describe --drive 0x80 || exit 1"] if method is LocalBoot.SANBOOT else _NEXT_DEVICE
 
 
 def _head(banner: Banner) -> list[str]:
@@ -178,7 +186,7 @@ def _commands(decision: Decision, banner: Banner) -> list[str]:
         case Halt():
             return _NEXT_DEVICE
         case _:
-            return _LOCAL_DISK
+            return _local_disk(banner.local_boot)
 
 
 def _install(workflow: Workflow, banner: Banner) -> list[str]:
@@ -197,7 +205,7 @@ def _install(workflow: Workflow, banner: Banner) -> list[str]:
         ":failed",
         "echo PureBoot: the install could not be started. Booting the local disk.",
         "imgfree ||",
-        *_LOCAL_DISK,
+        *_local_disk(banner.local_boot),
     ]
 
 

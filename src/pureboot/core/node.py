@@ -28,9 +28,24 @@ def printable(text: str, length: int) -> str:
     return text.strip()[:length]
 
 
+class LocalBoot(StrEnum):
+    """How a machine gets to its own disk; what works differs from firmware to firmware.
+
+    `sanboot`: iPXE boots the disk, or leaves where it cannot. `exit`: iPXE leaves, the firmware goes on with its next
+    device. `http-404`: there is no script, for firmware that asks for its script itself and takes no `exit`.
+    """
+
+    SANBOOT = "sanboot"
+    EXIT = "exit"
+    HTTP_404 = "http-404"
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
-    """`version` counts every change, `state_rev` only those of `stage`. The site owns `facts`; central the rest."""
+    """`version` counts every change, `state_rev` only those of `stage`. The site owns `facts`; central the rest.
+
+    `local_boot`: None, as its site has it.
+    """
 
     id: str
     mac_addresses: tuple[MacAddress, ...]
@@ -43,6 +58,7 @@ class Node:
     group_id: str | None = None
     tags: tuple[str, ...] = ()
     facts: dict[str, str] = field(default_factory=dict)
+    local_boot: LocalBoot | None = None
 
 
 # Content that a command line hands to the installer by its address.

@@ -15,7 +15,7 @@ from pureboot.core.errors import Invalid, PureBootError
 from pureboot.core.ipxe import MAX_WORDS, acting_word
 from pureboot.core.lifecycle import TRANSITIONS, Autonomy, By, Edge, NodeState, Stage
 from pureboot.core.mac import MacAddress
-from pureboot.core.node import DoneWhen, InstallMethod, clean_facts, printable
+from pureboot.core.node import DoneWhen, InstallMethod, LocalBoot, clean_facts, printable
 from pureboot.core.reconcile import Resolution, Strategy
 
 MESSAGE_LENGTH = 2000
@@ -56,6 +56,7 @@ class NodeDocument(Lenient):
     workflow_id: str | None = None
     tags: list[str] = []
     facts: dict[str, str] = {}
+    local_boot: LocalBoot | None = None
     last_seen: datetime | None = None
     created_at: datetime
     updated_at: datetime
@@ -155,6 +156,7 @@ class SiteFields(SiteSettings):
     cache_max_size_gb: float = Field(default=50, gt=0)
     cache_retention_days: int = Field(default=30, gt=0, le=36500)
     migration_policy: MigrationPolicy = MigrationPolicy.MANUAL
+    local_boot: LocalBoot = LocalBoot.SANBOOT
 
 
 class SiteDocument(SiteFields):

@@ -14,6 +14,7 @@ from pathlib import Path
 from pureboot.agent.database import Database
 from pureboot.core.lifecycle import NodeState, Stage
 from pureboot.core.mac import MacAddress
+from pureboot.core.node import LocalBoot
 from pureboot.storage.sqlite import Transaction
 
 
@@ -48,6 +49,7 @@ class CachedNode:
     conflict_id: str | None = None
     base_generation: int | None = None
     gone: bool = False
+    local_boot: LocalBoot | None = None
 
     @property
     def stage(self) -> Stage:
@@ -279,6 +281,7 @@ _COLUMNS = [
     "cached_at",
     "base_generation",
     "gone",
+    "local_boot",
 ]
 _UPSERT = (
     f"INSERT INTO node ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) "
@@ -306,7 +309,7 @@ def _values(node: CachedNode) -> list[object]:
         *(node.base_version, node.base_state_rev, node.base_state, node.base_attempt),
         *(node.workflow_id, node.hostname, node.boot_token or None, node.begun, node.conflict_id),
         *(node.updated_at.isoformat(), node.cached_at.isoformat()),
-        *(node.base_generation, node.gone),
+        *(node.base_generation, node.gone, node.local_boot),
     ]
 
 
@@ -331,6 +334,7 @@ def _node(row: sqlite3.Row) -> CachedNode:
         cached_at=datetime.fromisoformat(row["cached_at"]),
         base_generation=row["base_generation"],
         gone=bool(row["gone"]),
+        local_boot=LocalBoot(row["local_boot"]) if row["local_boot"] else None,
     )
 
 

@@ -5,14 +5,13 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from pureboot.agent.boot_service import AgentBootService
-from pureboot.core import ipxe
 from pureboot.core.errors import Malformed
 from pureboot.core.mac import MacAddress
 
 
 def boot_routes(service: AgentBootService) -> list[Route]:
     async def entry(_: Request) -> Response:
-        return PlainTextResponse(ipxe.entry())
+        return PlainTextResponse(service.entry())
 
     async def by_path(request: Request) -> Response:
         return await _answer(service, request.path_params["mac"], request)
@@ -32,7 +31,7 @@ def boot_routes(service: AgentBootService) -> list[Route]:
 async def _answer(service: AgentBootService, mac: str, request: Request) -> Response:
     MacAddress.parse(mac)
     if request.method == "HEAD":  # firmware asks before it fetches; that must not begin an install
-        answer = PlainTextResponse("")
+        answer = PlainTextResponse("", status_code=404 if service.has_no_script(mac) else 200)
         del answer.headers["Content-Length"]  # the script's length is not known before the decision is made
         return answer
     return PlainTextResponse(await service.get_boot_script(mac, request))
