@@ -7,6 +7,7 @@ import pytest
 
 from tests.support.postgres import empty_database
 from tests.support.postgres import postgres as postgres
+from tests.system import installer
 from tests.system.installer import Kernel, debian_kernel
 from tests.system.machine import make_disk
 
@@ -29,3 +30,9 @@ def database(request: pytest.FixtureRequest) -> Iterator[str]:
 def kernel() -> Kernel:
     """Debian's cloud kernel, fetched once and kept from run to run."""
     return debian_kernel(CACHE)
+
+
+@pytest.fixture(scope="session")
+def debian_installer() -> installer.DebianInstaller:
+    """Debian's own, fetched once and kept from run to run."""
+    return installer.debian_installer(CACHE)

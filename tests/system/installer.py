@@ -3,7 +3,7 @@
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ NEEDS = ("apt-get", "apt-cache", "dpkg-deb", "/bin/busybox")
 """What this module needs installed, for `@pytest.mark.requires`. /bin/busybox is that of busybox-static."""
 
 _PACKAGE = "linux-image-cloud-amd64"
+_INSTALLER = "debian-installer-12-netboot-amd64"
 _BUSYBOX = Path("/bin/busybox")
 
 _INIT = """#!/bin/busybox sh
@@ -41,22 +42,46 @@ class Kernel:
 
 def debian_kernel(cache: Path) -> Kernel:
     """The kernel unpacked in `cache`; fetched there with apt, without installing it, when it is not."""
-    unpacked = cache / _PACKAGE
-    if not unpacked.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as folder:
-            _fetch(Path(folder)).rename(unpacked)
+    unpacked = _unpacked(cache, _PACKAGE, _newest_kernel)
     [image] = unpacked.glob("boot/vmlinuz-*")
     [modules] = unpacked.glob("lib/modules/*")
     return Kernel(image, modules)
 
 
-def _fetch(folder: Path) -> Path:
-    # An old list names packages that are gone. Only root may renew it; for others it may still do.
-    subprocess.run(["apt-get", "update"], check=False, capture_output=True)
+@dataclass(frozen=True)
+class DebianInstaller:
+    """The kernel and the initrd of Debian's installer for the network."""
+
+    linux: Path
+    initrd: Path
+
+
+def debian_installer(cache: Path) -> DebianInstaller:
+    """Unpacked in `cache`; fetched there with apt, without installing it, when it is not. 130 MB."""
+    [folder] = _unpacked(cache, _INSTALLER, lambda: _INSTALLER).glob("usr/lib/debian-installer/images/12/amd64/text")
+    files = folder / "debian-installer" / "amd64"
+    return DebianInstaller(files / "linux", files / "initrd.gz")
+
+
+def _unpacked(cache: Path, name: str, package: Callable[[], str]) -> Path:
+    unpacked = cache / name
+    if not unpacked.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as folder:
+            _fetch(Path(folder), package).rename(unpacked)
+    return unpacked
+
+
+def _newest_kernel() -> str:
     depends = subprocess.run(["apt-cache", "depends", _PACKAGE], check=True, capture_output=True, text=True).stdout
     [package] = re.findall(r"Depends: (linux-image-\S+)", depends)
-    subprocess.run(["apt-get", "download", "--quiet", package], check=True, cwd=folder)
+    return str(package)
+
+
+def _fetch(folder: Path, package: Callable[[], str]) -> Path:
+    # An old list names packages that are gone. Only root may renew it; for others it may still do.
+    subprocess.run(["apt-get", "update"], check=False, capture_output=True)
+    subprocess.run(["apt-get", "download", "--quiet", package()], check=True, cwd=folder)
     [archive] = folder.glob("*.deb")
     unpacked = folder / "unpacked"
     subprocess.run(["dpkg-deb", "--extract", archive, unpacked], check=True)

@@ -2,6 +2,7 @@
 
 import base64
 from pathlib import Path
+from typing import Any
 
 from tests.support.programs import Pair
 from tests.system import installer
@@ -37,14 +38,16 @@ def initrd_that_installs(kernel: installer.Kernel, disk: Path) -> bytes:
     return installer.busybox_initrd(kernel, _INSTALL.format(sector=sector))
 
 
-async def approved(pair: Pair, mac: str, kernel: bytes, initrd: bytes) -> str:
+async def approved(
+    pair: Pair, mac: str, kernel: bytes, initrd: bytes, cmdline: str = "console=ttyS0 quiet", **workflow: Any
+) -> str:
     """The id of a node whose install is approved, and whose content its site has."""
     for name, content in {"linux": kernel, "initrd": initrd}.items():
         assert (await pair.admin.put(f"/api/v1/content/images/{name}", content=content)).is_success
-    body = {"name": "debian", "kernel": "images/linux", "initrd": ["images/initrd"], "cmdline": "console=ttyS0 quiet"}
-    workflow = await pair.ask("POST", "/workflows", json=body)
+    body = {"name": "debian", "kernel": "images/linux", "initrd": ["images/initrd"], "cmdline": cmdline}
+    made = await pair.ask("POST", "/workflows", json=body | workflow)
     node = await pair.import_node(mac, "discovered")
-    await pair.ask("PATCH", f"/nodes/{node['id']}", json={"workflow_id": workflow["id"]})
+    await pair.ask("PATCH", f"/nodes/{node['id']}", json={"workflow_id": made["id"]})
     await pair.ask("PATCH", f"/nodes/{node['id']}/state", json={"state": "pending"})
     await pair.caught_up(mac, "pending")
     await pair.holds(2, under="images/")
