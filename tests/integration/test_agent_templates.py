@@ -63,11 +63,11 @@ async def test_only_the_token_of_an_install_in_progress_opens_it(central: Runnin
     path = "/templates/preseed.cfg"
     assert (await site.machine.get(path)).status_code == 403
     assert (await site.machine.get(path, params={"token": "x"})).status_code == 403
-    assert (await site.machine.get(f"/templates/token={machine.token}/other.cfg")).status_code == 404
+    assert (await site.machine.get(f"/templates/token/{machine.token}/other.cfg")).status_code == 404
     assert (await site.machine.get(path, params={"token": machine.token})).status_code == 200
     assert (await site.machine.head(path, params={"token": machine.token})).status_code == 200
     for odd in ("../debian/preseed.cfg", "%2e%2e/preseed.cfg", "//etc/passwd", "%00", ""):
-        answer = await site.machine.get(f"/templates/token={machine.token}/{odd}")
+        answer = await site.machine.get(f"/templates/token/{machine.token}/{odd}")
         assert answer.status_code in (403, 404), odd
     await machine.report("install_complete")
     assert (await answer_file(site, install.script)).status_code == 403
@@ -184,6 +184,7 @@ async def test_a_workflow_for_other_machines_touches_no_disk(
         ({"boot_url": "no-category", "install_method": "chain"}, "'no-category' is not a content name"),
         ({"templates": {"../x": "templates/x"}}, "not a content path"),
         ({"templates": {"x": "x"}}, "not a content name"),
+        ({"templates": {"token/x": "templates/x"}}, "names that begin with token/"),
     ],
 )
 async def test_central_refuses_a_workflow_that_no_site_could_use(

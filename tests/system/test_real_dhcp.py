@@ -219,3 +219,33 @@ async def test_sixteen_machines_at_once_get_to_their_disks_while_central_is_dead
             assert await asyncio.gather(*(each.exited(within=300) for each in machines)) == [DISK_REACHED] * 16
             for machine in machines:
                 assert in_order(["PureBoot Site Agent - OFFLINE", "LOCAL-DISK-OK"], machine.console)
+
+
+# The installer runs this as soon as it has read the file, and never otherwise.
+ANSWERS = b"d-i preseed/early_command string echo PRESEED-READ of {{ node.mac }} >/dev/console; poweroff -f\n"
+# As in examples/workflows/debian-12, on a serial console.
+LINE = "auto=true priority=critical url={{ agent.templates }}/preseed.cfg interface=auto"
+SERIAL = "console=ttyS0 DEBIAN_FRONTEND=text"
+
+
+@pytest.mark.requires(*NEEDS, *lans.NEEDS, *installer.NEEDS)
+@pytest.mark.timeout(1500)
+async def test_debians_installer_reads_its_answers_while_central_is_dead(
+    tmp_path: Path, disk: Path, debian_installer: installer.DebianInstaller
+) -> None:
+    """As Debian ships it. Any address that DHCP names as boot file is a preseed to it: DHCP must name ours to iPXE
+    only."""
+    linux, initrd = debian_installer.linux.read_bytes(), debian_installer.initrd.read_bytes()
+    async with a_site(tmp_path) as site:
+        await site.pair.ask("PUT", "/content/templates/debian-12/preseed.cfg", content=ANSWERS)
+        templates = {"preseed.cfg": "templates/debian-12/preseed.cfg"}
+        await lifecycle.approved(site.pair, MAC, linux, initrd, f"{LINE} {SERIAL}", templates=templates)
+        await site.pair.holds(1, under="templates/")
+        await site.loses_central()
+        async with (
+            site.dhcp(await site.configuration(*DHCP)),
+            Machine(mac=MAC, disk=disk, network=site.lan.tap(), memory_mib=1280) as machine,
+        ):
+            await machine.wait_for("Proceeding with install of debian, attempt 1", within=180)
+            await machine.wait_for(f"PRESEED-READ of {MAC}", within=1200)
+            assert await machine.exited(within=60) == 0

@@ -6,6 +6,9 @@ from pureboot.agent.cache.state_cache import CachedNode, NodeStateCache
 from pureboot.agent.site import SiteState
 from pureboot.core.node import FACT_NAMES, Workflow
 
+# Of a template's address; what follows is a boot token and then the template's name.
+TOKEN_PREFIX = "token/"
+
 
 class Variables:
     def __init__(self, cache: NodeStateCache, site: SiteState) -> None:
@@ -29,8 +32,8 @@ class Variables:
             "agent": {
                 "url": base_url,
                 "files": f"{base_url}/files",
-                # In the path, because cloud-init adds names to it; empty where there is none.
-                "templates": f"{base_url}/templates/token={node.boot_token}",
+                # In the path, because cloud-init adds names to it.
+                "templates": f"{base_url}/templates/{TOKEN_PREFIX}{node.boot_token}",
                 "report": f"{base_url}/api/v1/report",
             },
             "token": node.boot_token,

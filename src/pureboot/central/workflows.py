@@ -72,7 +72,8 @@ def _checked(conn: Connection, fields: WorkflowFields, id: str) -> dict[str, Any
     for name in filter(None, (fields.kernel, *fields.initrd, boot_file, *fields.templates.values())):
         check_name(name)
     for path in fields.templates:
-        check_path(path)
+        if check_path(path).startswith("token/"):
+            raise Invalid("templates: names that begin with token/ are the addresses of all templates.")
     return fields.model_dump(mode="json")
 
 

@@ -1,6 +1,6 @@
 """`GET|HEAD /templates/{name}`: an answer file, rendered for the one node whose install is in progress.
 
-The boot token says which node that is: `?token=…`, or the first part of the path, `/templates/token=…/user-data`, for
+The boot token says which node that is: `?token=…`, or the first part of the path, `/templates/token/…/user-data`, for
 installers that only add names to an address (cloud-init).
 """
 
@@ -16,7 +16,7 @@ from pureboot.agent.cache.content_index import CachedFile
 from pureboot.agent.cache.state_cache import CachedNode, NodeStateCache
 from pureboot.agent.content import ContentFetcher
 from pureboot.agent.site import SiteState
-from pureboot.agent.variables import Variables
+from pureboot.agent.variables import TOKEN_PREFIX, Variables
 from pureboot.core.errors import Busy, Forbidden, Invalid, NotFound
 from pureboot.core.lifecycle import NodeState
 from pureboot.core.node import Workflow
@@ -24,8 +24,6 @@ from pureboot.rendering.language import FILE_BYTES
 from pureboot.rendering.renderer import Renderer
 
 log = logging.getLogger(__name__)
-
-_IN_PATH = "token="
 
 
 class Templates:
@@ -80,8 +78,8 @@ class Templates:
 
 def _asked(request: Request) -> tuple[str, str]:
     name: str = request.path_params["name"]
-    if name.startswith(_IN_PATH):
-        token, _, name = name.removeprefix(_IN_PATH).partition("/")
+    if name.startswith(TOKEN_PREFIX):
+        token, _, name = name.removeprefix(TOKEN_PREFIX).partition("/")
         return name, token
     return name, request.query_params.get("token", "")
 
