@@ -243,7 +243,8 @@ async def test_debians_installer_reads_its_answers_while_central_is_dead(
         await site.pair.holds(1, under="templates/")
         await site.loses_central()
         async with (
-            site.dhcp(await site.configuration(*DHCP)),
+            # Without a router it asks a question, and waits.
+            site.dhcp(await site.configuration(*DHCP, "--ipv6-ra", "--router", AGENT, "--dns", AGENT)),
             Machine(mac=MAC, disk=disk, network=site.lan.tap(), memory_mib=1280) as machine,
         ):
             await machine.wait_for("Proceeding with install of debian, attempt 1", within=180)
