@@ -124,9 +124,9 @@ def resident(pair: Pair) -> float:
 
 
 @contextlib.asynccontextmanager
-async def bare_server() -> AsyncIterator[int]:
+async def bare_server(*arguments: str) -> AsyncIterator[int]:
     port = free_port()
-    server = await asyncio.create_subprocess_exec(sys.executable, "-m", "benchmarks.bare", str(port))
+    server = await asyncio.create_subprocess_exec(sys.executable, "-m", "benchmarks.bare", str(port), *arguments)
     try:
         async with asyncio.timeout(30):
             while not await _listens(port):

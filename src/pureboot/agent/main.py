@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import TypeVar
 
 import httpx2
+from starlette.types import ASGIApp
 
 from pureboot.agent import identity
 from pureboot.agent.app import create_app
@@ -37,6 +38,7 @@ from pureboot.agent.proxy import CentralProxy
 from pureboot.agent.queue import SyncQueue
 from pureboot.agent.queue_processor import QueueProcessor
 from pureboot.agent.readiness import Readiness
+from pureboot.agent.ready_scripts import QuickBoots, ReadyScripts
 from pureboot.agent.routes.boot import boot_routes
 from pureboot.agent.routes.cache import CacheDesk
 from pureboot.agent.routes.files import file_routes
@@ -242,7 +244,8 @@ class SiteAgent:
             ],
             registry=registry_of(collector),
         )
-        self.app = create_app(
+        ready = ReadyScripts(self.state_cache, self.site, self.connectivity, self.observations, self.offline_generator)
+        app = create_app(
             [
                 *boot_routes(self.boot_service),
                 *node_routes(self.proxy, self.state_cache, may_install=self.offline_generator.may_install),
@@ -254,6 +257,7 @@ class SiteAgent:
             ],
             max_body_bytes=settings.max_body_bytes,
         )
+        self.app: ASGIApp = QuickBoots(app, ready)
 
     async def start(self) -> None:
         """Begins to serve the site. Asks nothing of central that anyone waits for."""

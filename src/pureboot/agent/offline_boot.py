@@ -104,12 +104,21 @@ class OfflineBootGenerator:
         decision, node = await self._settled(address, facts)
         if node is not None:
             self._observations.saw(node.node_id)
-            decision = await self._filled_in(decision, node, base_url)
+            decision = self._filled_in(decision, node, base_url)
         link = self.link()
         self.boots[type(decision).__name__, link] += 1
         if self._leaves_it_to_firmware(decision, node):
             raise NoScript("This machine boots its own disk, and gets no script for it (local_boot: http-404).")
-        return ipxe.render(decision, self._banner(address, node, link, base_url))
+        return ipxe.render(decision, self._banner(str(address), node, link, base_url))
+
+    def simple_script(self, node: CachedNode, mac: str, link: ipxe.Link) -> tuple[str, str] | None:
+        """What `generate_script` gives a known machine with this MAC, and the decision's name, where nothing has to be
+        looked up, committed or waited for, and nothing the machine says of itself counts; None where that is not so.
+        Changes nothing."""
+        if node.state in _WAITS or self._local_boot_of(node) is LocalBoot.HTTP_404:
+            return None
+        decision = boot.decide(KnownNode(node.stage, disputed=node.disputed), self._view(), now=0.0)
+        return ipxe.render(decision, self._banner(mac, node, link, "")), type(decision).__name__
 
     @property
     def local_boot(self) -> LocalBoot:
@@ -201,12 +210,12 @@ class OfflineBootGenerator:
             node = await self._journal.issue_token(node)
         return decision, node
 
-    async def _filled_in(self, decision: Decision, node: CachedNode, base_url: str) -> Decision:
+    def _filled_in(self, decision: Decision, node: CachedNode, base_url: str) -> Decision:
         """The lines of an install with the node's own values in them."""
         if not isinstance(decision, Install) or "{" not in decision.workflow.cmdline + decision.workflow.boot_url:
             return decision
         workflow = decision.workflow
-        values = await self._variables.of(node, workflow, base_url)
+        values = self._variables.of(node, workflow, base_url)
         cmdline, boot_url = render_line(workflow.cmdline, values), render_line(workflow.boot_url, values)
         return replace(decision, workflow=replace(workflow, cmdline=cmdline, boot_url=boot_url))
 
@@ -240,10 +249,10 @@ class OfflineBootGenerator:
         document = self._site.content(name)
         return document is not None and self.content_cache.contains(name, document.digest)
 
-    def _banner(self, address: MacAddress, node: CachedNode | None, link: ipxe.Link, base_url: str) -> ipxe.Banner:
+    def _banner(self, mac: str, node: CachedNode | None, link: ipxe.Link, base_url: str) -> ipxe.Banner:
         since = self._link.last_online_at
         return ipxe.Banner(
-            mac=str(address),
+            mac=mac,
             site=self._site.document.name if self._site.document else self.site_id,
             link=link,
             state=str(node.stage) if node else "unknown",

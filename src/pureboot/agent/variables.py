@@ -14,9 +14,9 @@ class Variables:
     def __init__(self, cache: NodeStateCache, site: SiteState) -> None:
         self._cache, self._site = cache, site
 
-    async def of(self, node: CachedNode, workflow: Workflow, base_url: str) -> dict[str, Any]:
+    def of(self, node: CachedNode, workflow: Workflow, base_url: str) -> dict[str, Any]:
         """`base_url`: the agent's, without a slash at its end."""
-        facts = await self._cache.database.store.read(lambda c: self._cache.facts(c, node.node_id))
+        facts = self._cache.database.store.read_now(lambda c: self._cache.facts(c, node.node_id))
         site = self._site.document
         return {
             "node": {

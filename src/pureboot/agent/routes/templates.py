@@ -54,7 +54,7 @@ class Templates:
                 hint=f"It has {', '.join(sorted(workflow.templates)) or 'none'}.",
             )
         text = await to_thread(_read, await self._fetcher.fetch(workflow.templates[name]))
-        values = await self._variables.of(node, workflow, self._base_url(request))
+        values = self._variables.of(node, workflow, self._base_url(request))
         try:
             rendered = await self._renderer.render(text, values)
         except Invalid as error:
