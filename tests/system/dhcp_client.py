@@ -1,6 +1,7 @@
 """A DHCP client in a packet: what a kind of firmware would be told to boot."""
 
 import asyncio
+import random
 import socket
 import struct
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ class Offer:
 
 def discover(mac: str, architecture: int, *, vendor: str = "PXEClient", user_class: str = "") -> bytes:
     hardware = bytes.fromhex(mac.replace(":", ""))
-    fixed = struct.pack("!BBBBIHH4s4s4s4s16s", 1, 1, 6, 0, 0x77, 0, 0x8000, *[bytes(4)] * 4, hardware)
+    transaction = random.getrandbits(32)
+    fixed = struct.pack("!BBBBIHH4s4s4s4s16s", 1, 1, 6, 0, transaction, 0, 0x8000, *[bytes(4)] * 4, hardware)
     options = {
         _MESSAGE_TYPE: bytes([_DISCOVER]),
         55: _WANTED,
@@ -61,7 +63,8 @@ def _text(value: bytes) -> str:
 
 
 async def ask(interface: str, packet: bytes, within: float = 20) -> Offer:
-    """The first offer that comes; the question is repeated once a second, as firmware does."""
+    """The first offer that comes to it, and not to an earlier one; the question is repeated once a second, as firmware
+    does."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
@@ -73,6 +76,8 @@ async def ask(interface: str, packet: bytes, within: float = 20) -> Offer:
                 await loop.sock_sendto(sock, packet, ("255.255.255.255", 67))
                 try:
                     async with asyncio.timeout(1):
-                        return offer(await loop.sock_recv(sock, 2048))
+                        while (answer := await loop.sock_recv(sock, 2048))[4:8] != packet[4:8]:
+                            pass
+                        return offer(answer)
                 except TimeoutError:
                     continue
