@@ -6,7 +6,6 @@ node, and taken apart where the MAC stands; that is kept until anything it shows
 
 import logging
 from dataclasses import dataclass
-from functools import lru_cache
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -15,18 +14,13 @@ from pureboot.agent.connectivity import ConnectivityMonitor
 from pureboot.agent.observations import Observations
 from pureboot.agent.offline_boot import OfflineBootGenerator
 from pureboot.agent.site import SiteState
-from pureboot.core.errors import Malformed
 from pureboot.core.ipxe import Link
-from pureboot.core.mac import MacAddress
 
 log = logging.getLogger(__name__)
 
 _PATH = "/boot/"
 # Stands for the MAC while a script is rendered. What is no MAC cannot be in a script by accident.
 _PLACE = "@MAC@"
-
-# Machines ask again and again, and reading the text of a MAC costs as much as all the rest.
-_address = lru_cache(maxsize=16_384)(MacAddress.parse)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +48,14 @@ class ReadyScripts:
 
     def script(self, mac: str) -> bytes | None:
         """Counts as a boot. A node is one that is known by this MAC."""
-        try:
-            address = _address(mac)
-        except Malformed:
-            return None
-        node, link = self._nodes.by_mac(address), self._generator.link()
+        # As iPXE spells it, and as we do. Reading every spelling costs as much as all the rest; the app does that.
+        written = mac.replace("-", ":").lower()
+        node, link = self._nodes.by_written_mac(written), self._generator.link()
         if node is None or (script := self._of(node, link)) is None:
             return None
         self._observations.saw(node.node_id)
         self._generator.boots[script.decision, link] += 1
-        return script.before + address.value.encode() + script.after
+        return script.before + written.encode() + script.after
 
     def _of(self, node: CachedNode, link: Link) -> _Script | None:
         """What a script shows beside its node: all of these are replaced, never changed, so that what is kept is known

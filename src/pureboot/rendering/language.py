@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, nodes
+from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from pureboot.core.errors import Invalid
@@ -75,6 +75,12 @@ def check_line(text: str) -> None:
             )
 
 
+@lru_cache(maxsize=256)
+def _compiled(line: str) -> Template:
+    """Each boot of an install renders its line, and compiling costs twenty times that."""
+    return _LINES.from_string(line)
+
+
 def check_file(text: str) -> None:
     """Raises Invalid for what cannot be rendered whatever the node: syntax, and variables that there are not."""
     _check_variables(_parse(_FILES, text))
@@ -86,7 +92,7 @@ def render_line(text: str, values: Values) -> str:
         return text
     check_line(text)
     try:
-        return _LINES.from_string(text).render(values)[:LINE_LENGTH]
+        return _compiled(text).render(values)[:LINE_LENGTH]
     except Exception as error:  # noqa: BLE001 - whatever a template does wrong is the template's fault
         raise _fault(error) from None
 

@@ -116,6 +116,10 @@ class NodeStateCache:
 
     # The view: no waiting, never behind an acknowledged write.
 
+    def by_written_mac(self, mac: str) -> CachedNode | None:
+        """As MacAddress writes it; no other text finds anything."""
+        return self._by_mac.get(mac)
+
     def by_mac(self, mac: MacAddress) -> CachedNode | None:
         return self._by_mac.get(str(mac))
 
