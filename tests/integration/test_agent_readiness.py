@@ -44,7 +44,7 @@ async def test_a_site_says_which_machines_it_could_install(central: RunningCentr
         (MAC, True, True),
         (OTHER, True, False),
     ]
-    assert said["items"][0]["reason"] == "Its install is approved, but central has no content images/none."
+    assert said["items"][0]["reason"] == "Central has no content images/none."
     metrics = (await site.person.get("/metrics")).text
     assert "pureboot_agent_ready_nodes 2.0" in metrics
     assert "pureboot_agent_installable_nodes 3.0" in metrics

@@ -163,7 +163,11 @@ class OfflineBootGenerator:
         """Why a boot would not install the node if central were gone and the node approved just now; "" if it would."""
         approved = node if node.state in _WAITS else node.at(Stage(NodeState.PENDING), node.updated_at)
         decision = boot.decide(self._known(approved, {}), replace(self._view(), online=False), now=0.0)
-        return "" if isinstance(decision, Install) else decision.reason
+        if isinstance(decision, Install):
+            return ""
+        # Of a node that is not approved it must not be said that it is.
+        reason = decision.reason.removeprefix("" if approved is node else "Its install is approved, but ")
+        return reason[:1].upper() + reason[1:]
 
     async def _settled(self, address: MacAddress, facts: dict[str, str]) -> tuple[Decision, CachedNode | None]:
         asked = False

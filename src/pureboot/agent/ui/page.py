@@ -40,6 +40,10 @@ def _duration(seconds: int) -> str:
     return str(timedelta(seconds=seconds))
 
 
+def _moment(when: str | None) -> str:
+    return f"{when[:10]} {when[11:19]} UTC" if when else "never"
+
+
 def _size(count: int) -> str:
     size = float(count)
     for unit in ("B", "KB", "MB", "GB"):
@@ -57,7 +61,7 @@ def _page() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"duration": _duration, "size": _size}
+    environment.filters |= {"duration": _duration, "moment": _moment, "size": _size}
     return environment.get_template("status.html")
 
 
