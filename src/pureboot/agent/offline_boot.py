@@ -37,7 +37,8 @@ FACTS = {
     "product": "model",
     "buildarch": "architecture",
 }
-_WAITS = frozenset({NodeState.PENDING, NodeState.REPROVISION, NodeState.INSTALLING})
+# The states in which a boot may install the machine.
+WAITS = frozenset({NodeState.PENDING, NodeState.REPROVISION, NodeState.INSTALLING})
 # Between two looks another request of the same machine may have moved the node; more than a few times is no accident.
 LOOKS = 4
 # Seconds after which a boot image from elsewhere counts as fetched.
@@ -115,7 +116,7 @@ class OfflineBootGenerator:
         """What `generate_script` gives a known machine with this MAC, and the decision's name, where nothing has to be
         looked up, committed or waited for, and nothing the machine says of itself counts; None where that is not so.
         Changes nothing."""
-        if node.state in _WAITS or self._local_boot_of(node) is LocalBoot.HTTP_404:
+        if node.state in WAITS or self._local_boot_of(node) is LocalBoot.HTTP_404:
             return None
         decision = boot.decide(KnownNode(node.stage, disputed=node.disputed), self._view(), now=0.0)
         return ipxe.render(decision, self._banner(mac, node, link, "")), type(decision).__name__
@@ -161,7 +162,7 @@ class OfflineBootGenerator:
 
     def refusal_without_central(self, node: CachedNode) -> str:
         """Why a boot would not install the node if central were gone and the node approved just now; "" if it would."""
-        approved = node if node.state in _WAITS else node.at(Stage(NodeState.PENDING), node.updated_at)
+        approved = node if node.state in WAITS else node.at(Stage(NodeState.PENDING), node.updated_at)
         decision = boot.decide(self._known(approved, {}), replace(self._view(), online=False), now=0.0)
         if isinstance(decision, Install):
             return ""
@@ -225,7 +226,7 @@ class OfflineBootGenerator:
 
     def _known(self, node: CachedNode, facts: Mapping[str, str]) -> KnownNode:
         workflow = self._site.workflow(node.workflow_id)
-        waits = node.state in _WAITS
+        waits = node.state in WAITS
         age = self._site.knowledge_age()
         return KnownNode(
             stage=node.stage,

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from pureboot.agent.cache.state_cache import CachedNode, NodeStateCache
-from pureboot.agent.offline_boot import OfflineBootGenerator
+from pureboot.agent.offline_boot import WAITS, OfflineBootGenerator
 from pureboot.agent.site import SiteState
 from pureboot.core.lifecycle import NodeState
 from pureboot.wire.messages import MissingContent, NodeReadiness, ReadinessReport, ReadinessSummary
@@ -14,7 +14,8 @@ FRESH = 5.0
 # Names of missing content that a heartbeat carries.
 NAMED = 20
 
-_APPROVED = frozenset({NodeState.PENDING, NodeState.REPROVISION, NodeState.INSTALLING})
+# A node, and why it would not be installed; "" where it would.
+Judged = tuple[CachedNode, str]
 
 
 class Readiness:
@@ -34,16 +35,11 @@ class Readiness:
         self._summed_at = float("-inf")
 
     def report(self) -> ReadinessReport:
-        """Costs a look at the disk for each file of a workflow, and a decision for each kind of node."""
-        refusals: dict[object, str] = {}
-        nodes = [self._node(node, refusals) for node in self._cache.nodes() if _counts(node)]
-        workflows = {node.workflow_id: None for node in nodes}
-        missing = {name: None for id in workflows for name in self._generator.missing(self._site.workflow(id))}
-        named = list(missing)[:NAMED]
-        summary = ReadinessSummary(
-            ready=sum(node.ready for node in nodes), total=len(nodes), missing=named, missing_total=len(missing)
-        )
-        self._summary, self._summed_at = summary, self._now()
+        """Each node, which costs more than counting them: for people who ask."""
+        judged = self._judged()
+        missing = self._missing(judged)
+        summary = self._sum(judged, missing)
+        nodes = [self._node(node, reason) for node, reason in judged]
         return ReadinessReport(
             summary=summary.sentence(self._site.document.name if self._site.document else "of this agent"),
             ready=summary.ready,
@@ -53,15 +49,40 @@ class Readiness:
         )
 
     def summary(self) -> ReadinessSummary:
-        """At most a few seconds old."""
+        """At most a few seconds old: each look at the health of a site asks for it."""
         if self._now() - self._summed_at > FRESH:
-            self.report()
+            judged = self._judged()
+            self._sum(judged, self._missing(judged))
         return self._summary
 
-    def _node(self, node: CachedNode, refusals: dict[object, str]) -> NodeReadiness:
-        kind = (node.workflow_id, node.stage, node.disputed, node.begun)
-        if kind not in refusals:
-            refusals[kind] = self._generator.refusal_without_central(node)
+    def _judged(self) -> list[Judged]:
+        """The nodes that count, each with what keeps it; a decision for each kind of node, not for each."""
+        refusals: dict[object, str] = {}
+        judged = []
+        for node in filter(_counts, self._cache.nodes()):
+            kind = (node.workflow_id, node.stage, node.disputed, node.begun)
+            if kind not in refusals:
+                refusals[kind] = self._generator.refusal_without_central(node)
+            judged.append((node, refusals[kind]))
+        return judged
+
+    def _sum(self, judged: list[Judged], missing: list[str]) -> ReadinessSummary:
+        self._summary = ReadinessSummary(
+            ready=sum(not reason for _, reason in judged),
+            total=len(judged),
+            missing=missing[:NAMED],
+            missing_total=len(missing),
+        )
+        self._summed_at = self._now()
+        return self._summary
+
+    def _missing(self, judged: list[Judged]) -> list[str]:
+        """Costs a look at the disk for each file of a workflow."""
+        workflows = dict.fromkeys(node.workflow_id for node, _ in judged)
+        names = (name for id in workflows for name in self._generator.missing(self._site.workflow(id)))
+        return list(dict.fromkeys(names))
+
+    def _node(self, node: CachedNode, reason: str) -> NodeReadiness:
         workflow = self._site.workflow(node.workflow_id)
         return NodeReadiness(
             node_id=node.node_id,
@@ -70,9 +91,9 @@ class Readiness:
             state=node.state,
             workflow_id=node.workflow_id,
             workflow=workflow.name if workflow else "",
-            approved=node.state in _APPROVED,
-            ready=not refusals[kind],
-            reason=refusals[kind],
+            approved=node.state in WAITS,
+            ready=not reason,
+            reason=reason,
         )
 
     def _content(self, name: str) -> MissingContent:

@@ -121,7 +121,7 @@ class NodeStateCache:
         return self._by_mac.get(mac)
 
     def by_mac(self, mac: MacAddress) -> CachedNode | None:
-        return self._by_mac.get(str(mac))
+        return self.by_written_mac(str(mac))
 
     def by_id(self, node_id: str) -> CachedNode | None:
         name = self.canonical(node_id)
