@@ -3,11 +3,13 @@
 import asyncio
 import re
 import time
+from dataclasses import replace
 from typing import Any
 
 import httpx2
 import pytest
 
+from pureboot.core.lifecycle import NodeState
 from tests.support.agent import RunningAgent
 from tests.support.central import RunningCentral
 from tests.support.machines import MAC, Machine, approve, import_node, kernel_workflow
@@ -194,3 +196,16 @@ async def test_central_refuses_a_workflow_that_no_site_could_use(
     answer = await central.admin.post("/api/v1/workflows", json=body)
     assert answer.status_code == 422
     assert says in answer.json()["error"]["message"]
+
+
+async def test_a_token_is_worth_nothing_once_its_node_is_past_its_install(
+    central: RunningCentral, site: RunningAgent
+) -> None:
+    """Even if it were still there."""
+    await workflow(central)
+    await approved(central, site)
+    install = await Machine(site, MAC).boot()
+    cache = site.agent.state_cache
+    [node] = cache.nodes()
+    await cache.database.store.write(lambda tx: cache.save(tx, replace(node, state=NodeState.ACTIVE)))
+    assert (await answer_file(site, install.script)).status_code == 403
