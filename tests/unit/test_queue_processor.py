@@ -791,6 +791,7 @@ async def test_what_waited_for_its_turn_tells_its_age_as_it_goes(parts: Parts, c
         central.slow_from = 1
         drain = asyncio.create_task(link.processor.process_queue())
         await central.heard(lambda c: len(c.batches) == 1)
+        await parts.database.store.write(lambda tx: None)  # behind the taking of what follows
         parts.clock.advance(0.4)
         central.release()
         await drain
