@@ -21,7 +21,9 @@ NODE = {
     "workflow_id": None,
 }
 WORKFLOW = {"id": "w1", "name": "linux", "kernel": "images/k", "initrd": ["images/i"]}
-CONFLICT = {"id": "c1", "node_mac": MAC, "conflict_type": "state_mismatch", "status": "pending"}
+CONFLICT = {"id": "c1", "site_id": "s1", "node_mac": MAC, "conflict_type": "state_mismatch", "status": "pending"}
+SETTLED_C1 = {"id": "c1", "outcome": "resolved", "reason": None}
+REFUSED_C2 = {"id": "c2", "outcome": "refused", "reason": "This node is retired at central."}
 
 
 def page(*items: object) -> dict[str, object]:
@@ -234,13 +236,37 @@ def test_a_failed_download_leaves_nothing(central, tmp_path):
 
 
 def test_conflicts_are_listed_and_resolved(central):
-    central.says("GET", "/api/v1/sites/s1/conflicts", page(CONFLICT))
-    central.says("POST", "/api/v1/sites/s1/conflicts/c1/resolve", CONFLICT | {"status": "resolved"})
-    assert "state_mismatch" in pureboot("conflict", "list")
-    assert central.last.query == {"status": "pending"}
-    output = pureboot("conflict", "resolve", MAC, "keep_local")
-    assert central.last.json == {"resolution": "keep_local"}
+    central.says("GET", "/api/v1/conflicts", page(CONFLICT))
+    central.says("POST", "/api/v1/conflicts/resolve", {"items": [SETTLED_C1], "resolved": 1, "refused": 0, "left": 0})
+    assert "state_mismatch" in pureboot("conflict", "list", "--site", "lab", "--match", "52:54")
+    assert central.last.query == {"status": "pending", "site": "lab", "q": "52:54"}
+    output = pureboot("conflict", "resolve", MAC, "keep_local", "--comment", "seen")
+    assert central.last.json == {"resolution": "keep_local", "comment": "seen", "ids": ["c1"]}
     assert output == f"The conflict about {MAC} is settled: keep_local.\n"
+
+
+def test_many_conflicts_are_resolved_at_once(central):
+    first = {"items": [SETTLED_C1], "resolved": 1, "refused": 0, "left": 1}
+    last = {"items": [REFUSED_C2], "resolved": 0, "refused": 1, "left": 0}
+    path = ("POST", "/api/v1/conflicts/resolve")
+    central.answers[path] = [(200, first), (200, last)]
+    output = pureboot("conflict", "resolve", "--all", "--type", "state_mismatch", "keep_local", code=1)
+    assert central.last.json == {"resolution": "keep_local", "comment": "", "type": "state_mismatch"}
+    assert "The conflict c1 is settled: keep_local." in output
+    assert "The conflict c2 is not settled: This node is retired at central." in output
+
+
+def test_which_conflicts_has_to_be_said(central):
+    assert "choose with --all" in pureboot("conflict", "resolve", "keep_local", code=2)
+    assert "choose with --all" in pureboot("conflict", "resolve", "c1", "keep_local", "--all", code=2)
+
+
+def test_a_decision_is_taken_back(central):
+    settled = CONFLICT | {"status": "resolved", "version": 4}
+    central.says("GET", "/api/v1/conflicts", page(settled))
+    central.says("POST", "/api/v1/sites/s1/conflicts/c1/undo", CONFLICT)
+    assert pureboot("conflict", "undo", "c1") == f"The conflict about {MAC} is open again.\n"
+    assert central.last.json == {"comment": "", "version": 4}
 
 
 class TestWhatGoesWrong:
@@ -282,7 +308,7 @@ class TestWhatGoesWrong:
         assert "Say which by its id: s1, s2." in pureboot("site", "show", "lab", code=1)
 
     def test_a_conflict_that_is_none(self, central):
-        central.says("GET", "/api/v1/sites/s1/conflicts", page())
+        central.says("GET", "/api/v1/conflicts", page())
         assert "no pending conflict 'c9'" in pureboot("conflict", "resolve", "c9", "keep_central", code=1)
 
     def test_a_mac_nobody_has(self, central):

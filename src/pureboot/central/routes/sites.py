@@ -1,13 +1,11 @@
-"""Sites, their agents' tokens and their conflicts. A site is named by its id or its name."""
-
-from typing import Literal
+"""Sites and their agents' tokens. A site is named by its id or its name."""
 
 from fastapi import APIRouter
 
-from pureboot.central import accounts, conflicts, nodes, sites
-from pureboot.central.bodies import ResolveBody, SiteHealth, SitePatch, SiteView, SyncRequested, TokenAnswer
+from pureboot.central import accounts, nodes, sites
+from pureboot.central.bodies import SiteHealth, SitePatch, SiteView, SyncRequested, TokenAnswer
 from pureboot.central.edge import AsAdmin, Central, Cursor, GuardedRoute, Limit
-from pureboot.wire.messages import ConflictDocument, ListPage, NodeDocument, SiteFields
+from pureboot.wire.messages import ListPage, NodeDocument, SiteFields
 
 routes = APIRouter(route_class=GuardedRoute, tags=["sites"])
 
@@ -70,29 +68,3 @@ async def ask_for_sync(central: Central, _: AsAdmin, site: str) -> SyncRequested
     """The agent is told with its next heartbeat."""
     await central.db.write(lambda conn: accounts.command(conn, sites.find(conn, site).id, "sync"))
     return SyncRequested()
-
-
-@routes.get("/sites/{site}/conflicts")
-async def site_conflicts(
-    central: Central,
-    _: AsAdmin,
-    site: str,
-    status: Literal["pending", "resolved", "all"] = "pending",
-    limit: Limit = 100,
-    cursor: Cursor = None,
-) -> ListPage[ConflictDocument]:
-    return await central.db.read(
-        lambda conn: conflicts.page(conn, sites.find(conn, site).id, status, cursor, limit),
-    )
-
-
-@routes.post("/sites/{site}/conflicts/{conflict}/resolve")
-async def resolve_conflict(
-    central: Central, admin: AsAdmin, site: str, conflict: str, body: ResolveBody
-) -> ConflictDocument:
-    now = central.clock.now()
-    return await central.db.write(
-        lambda conn: conflicts.resolve(
-            conn, sites.find(conn, site).id, conflict, body.resolution, admin.name, body.comment, now
-        )
-    )
