@@ -111,4 +111,13 @@ FOURTH = "ALTER TABLE node ADD COLUMN gone INTEGER NOT NULL DEFAULT 0"
 # How the machine gets to its own disk; none: as its site has it.
 FIFTH = "ALTER TABLE node ADD COLUMN local_boot TEXT"
 
-MIGRATIONS = [FIRST, SECOND, THIRD, FOURTH, FIFTH]
+# What central asked for and became of it, by central's id of it: done once, however often it is asked for again.
+COMMANDS = """
+CREATE TABLE command (
+    id TEXT PRIMARY KEY, outcome TEXT NOT NULL, message TEXT NOT NULL, done_at TEXT NOT NULL,
+    told INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX command_untold ON command (id) WHERE told = 0;
+"""
+
+MIGRATIONS = [FIRST, SECOND, THIRD, FOURTH, FIFTH, COMMANDS]

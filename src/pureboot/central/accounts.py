@@ -15,14 +15,12 @@ from sqlalchemy import Connection, insert, select, update
 from pureboot.central import tables as t
 from pureboot.central.bodies import TokenAnswer
 from pureboot.central.clock import new_id
-from pureboot.central.sql import locked, one, rows_of, upsert
-from pureboot.core.errors import Clash, Forbidden, Unauthenticated
+from pureboot.central.sql import one, rows_of, upsert
+from pureboot.core.errors import Forbidden, Unauthenticated
 from pureboot.wire.messages import (
     AgentCredential,
     AgentRegistration,
     AgentStatus,
-    Heartbeat,
-    HeartbeatAnswer,
 )
 
 # Long enough to travel to the site with somebody, short enough to be forgotten safely.
@@ -119,43 +117,10 @@ def _new_agent(request: AgentRegistration, answer: AgentCredential, now: datetim
         "agent_url": request.agent_url[:2000],
         "interval_seconds": answer.heartbeat_interval,
         "metrics": {},
-        "commands": [],
         "last_seen": None,
         "created_at": now,
         "replaced_at": None,
     }
-
-
-def heartbeat(conn: Connection, agent: Agent, beat: Heartbeat, now: datetime) -> HeartbeatAnswer:
-    """Hands out the commands that wait for the agent."""
-    commands = conn.execute(locked(select(t.agent.c.commands).where(t.agent.c.id == agent.id))).scalar()
-    if commands is None:
-        raise Unauthenticated("This agent's site was removed.", code="unknown_token")
-    conn.execute(
-        update(t.agent)
-        .where(t.agent.c.id == agent.id)
-        .values(
-            last_seen=now,
-            interval_seconds=beat.interval_seconds,
-            version=beat.metrics.version[:100],
-            metrics=beat.metrics.model_dump(mode="json"),
-            commands=[],
-        )
-    )
-    return HeartbeatAnswer(commands=commands)
-
-
-def command(conn: Connection, site_id: str, name: str) -> None:
-    """Waits for the agent's next heartbeat; asked for twice, it is done once. Raises Clash without an agent."""
-    query = select(t.agent.c.id, t.agent.c.commands).where(
-        t.agent.c.site_id == site_id, t.agent.c.replaced_at.is_(None)
-    )
-    row = conn.execute(locked(query)).first()
-    if row is None:
-        raise Clash("This site has no agent.", code="no_agent", hint="Register one with a token of this site.")
-    entry = {"command": name}
-    if entry not in row.commands:
-        conn.execute(update(t.agent).where(t.agent.c.id == row.id).values(commands=[*row.commands, entry]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +135,8 @@ class Beat:
 
 def beats(conn: Connection, site_ids: Collection[str]) -> dict[str, Beat]:
     """By site, of those that have an agent."""
-    rows = conn.execute(select(t.agent).where(t.agent.c.site_id.in_(site_ids), t.agent.c.replaced_at.is_(None)))
+    columns = (t.agent.c[name] for name in ("id", "site_id", "last_seen", "interval_seconds", "metrics"))
+    rows = conn.execute(select(*columns).where(t.agent.c.site_id.in_(site_ids), t.agent.c.replaced_at.is_(None)))
     return {
         row.site_id: Beat(row.id, row.last_seen, timedelta(seconds=row.interval_seconds), row.metrics) for row in rows
     }

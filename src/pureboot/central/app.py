@@ -5,7 +5,7 @@ from fastapi.security import HTTPBearer
 
 import pureboot
 from pureboot.central.edge import GuardedRoute, Services, answer_errors
-from pureboot.central.routes import agents, content, nodes, sites, status, sync, workflows
+from pureboot.central.routes import agents, alerts, content, nodes, sites, status, sync, workflows
 
 
 def create_app(services: Services) -> FastAPI:
@@ -19,7 +19,7 @@ def create_app(services: Services) -> FastAPI:
     # For the description only; GuardedRoute is what asks.
     token = Depends(HTTPBearer(auto_error=False))
     app.include_router(status.routes, dependencies=[token])
-    for part in (sites, nodes, workflows, content, agents, sync):
+    for part in (sites, nodes, workflows, content, agents, sync, alerts):
         app.include_router(_guarded(part.routes), prefix="/api/v1", dependencies=[token])
     return app
 

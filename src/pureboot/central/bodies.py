@@ -8,11 +8,13 @@ from pydantic import Field
 from pureboot.core.lifecycle import Autonomy, By, NodeState
 from pureboot.core.node import DoneWhen, InstallMethod, LocalBoot
 from pureboot.core.reconcile import Resolution, Strategy
+from pureboot.wire.beats import FailedItem
 from pureboot.wire.messages import (
     AgentMetrics,
     AgentStatus,
     CachePolicy,
     Lenient,
+    ListPage,
     MigrationPolicy,
     NodeDocument,
     RegisterBody,
@@ -45,15 +47,78 @@ class SiteView(SiteDocument):
     agent_last_seen: datetime | None = None
 
 
-class Notice(Lenient):
-    """`subject`: the epoch of a copy that was fenced off, or the item that was given up."""
+AlertKind = Literal["site_silent", "site_returned", "conflicts", "items_failed", "fenced", "sync_discarded"]
+Severity = Literal["info", "warning", "critical"]
 
-    kind: str
+
+class Alert(Lenient):
+    """`subject`: what of the site it is about: the epoch of a copy that was fenced off, the item that was given up.
+    `times`: how often it happened, or how many there are. `ended_at` is null while it stands."""
+
+    id: str
+    site_id: str
+    site_name: str
+    kind: AlertKind
+    severity: Severity
     subject: str
+    message: str
     detail: dict[str, Any]
     times: int
     first_at: datetime
     last_at: datetime
+    ended_at: datetime | None
+    acknowledged_by: str | None
+    acknowledged_at: datetime | None
+
+
+class Outage(Lenient):
+    """`began_at`: the last sign of life before. `offline_at`: when it was more than a hiccup. `agent_…`: what the agent
+    told when it was back; `central_back_at`: when central was, if it was away itself. `account` says it in words."""
+
+    id: str
+    site_id: str
+    agent_id: str
+    began_at: datetime
+    noticed_at: datetime
+    offline_at: datetime | None
+    ended_at: datetime | None
+    agent_offline_seconds: int | None
+    agent_back_at: datetime | None
+    agent_uptime_seconds: int | None
+    central_back_at: datetime | None
+    account: str = ""
+
+
+class CommandView(Lenient):
+    """What somebody asked of a site's agent. `handed_at`: when it was last told; `outcome` is null while it waits."""
+
+    id: str
+    site_id: str
+    command: str
+    item_id: str
+    name: str
+    reason: str
+    person: str
+    asked_at: datetime
+    handed_at: datetime | None
+    done_at: datetime | None
+    outcome: Literal["done", "refused", "unknown"] | None
+    message: str
+
+
+class SiteQueue(ListPage[FailedItem]):
+    """The site's outbox as the last heartbeat told it: `items` are those that failed, at most 50 of `failed`."""
+
+    site_id: str
+    told_at: datetime | None
+    epoch: str
+    pending: int
+    failed: int
+    commands: list[CommandView]
+
+
+class GiveUpBody(Strict):
+    reason: str = Field(default="", max_length=2000)
 
 
 class EpochGap(Lenient):
@@ -81,7 +146,7 @@ class SiteHealth(Lenient):
     nodes: dict[str, int]
     nodes_total: int
     conflicts_pending: int
-    notices: list[Notice]
+    notices: list[Alert]
     epoch_gaps: list[EpochGap]
 
 
@@ -184,8 +249,11 @@ class ResolveBody(Strict):
     comment: str = Field(default="", max_length=2000)
 
 
-class SyncRequested(Lenient):
+class CommandRequested(Lenient):
+    """The site's queue shows what becomes of it, by its id."""
+
     status: Literal["queued"] = "queued"
+    id: str
 
 
 class Health(Lenient):

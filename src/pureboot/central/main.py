@@ -26,6 +26,7 @@ from pureboot.central.housekeeping import Housekeeping
 from pureboot.central.ingest import Ingest
 from pureboot.central.metrics import Metrics
 from pureboot.central.unnamed import Unnamed
+from pureboot.central.watch import Watch
 from pureboot.config.central import CentralSettings
 from pureboot.core.errors import SettingsError
 from pureboot.storage.lock import FolderLock
@@ -42,6 +43,7 @@ class Central:
     app: FastAPI
     db: Database
     housekeeping: Housekeeping
+    watch: Watch
 
     def stop_waiting(self) -> None:
         """Long polls answer at once from now on."""
@@ -68,7 +70,7 @@ def build(settings: CentralSettings, clock: Clock | None = None) -> Iterator[Cen
             max_body_bytes=settings.max_body_bytes,
         )
         housekeeping = Housekeeping(db, clock, timedelta(days=settings.tombstone_days), Unnamed(shelf))
-        yield Central(create_app(services), db, housekeeping)
+        yield Central(create_app(services), db, housekeeping, Watch(db, clock))
 
 
 def post_restore(settings: CentralSettings, *, known: int = 0) -> int:
@@ -150,7 +152,7 @@ async def run(settings: CentralSettings) -> None:
     with bind(settings.host, settings.port) as sock, build(settings) as central, _until_told(central) as stop:
         host, port = sock.getsockname()[:2]
         async with asyncio.TaskGroup() as group:
-            keeping = group.create_task(central.housekeeping.run())
+            works = [group.create_task(part.run()) for part in (central.housekeeping, central.watch)]
             await serve_http(
                 central.app,
                 sock,
@@ -162,7 +164,8 @@ async def run(settings: CentralSettings) -> None:
                 certfile=settings.tls_certfile,
                 keyfile=settings.tls_keyfile,
             )
-            keeping.cancel()
+            for work in works:
+                work.cancel()
 
 
 @contextmanager

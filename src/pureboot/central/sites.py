@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, func, insert, or_, select, update
 
-from pureboot.central import epochs, notices
+from pureboot.central import alerts, epochs
 from pureboot.central import tables as t
 from pureboot.central.accounts import Beat, beats, status_of
 from pureboot.central.bodies import SiteHealth, SitePatch, SiteView
@@ -81,7 +81,7 @@ def _check_no_circle(conn: Connection, parent: SiteDocument, id: str) -> None:
 def remove(conn: Connection, ref: str) -> None:
     """Raises Clash while it has nodes or sites below it. Its agent's credential ends with it."""
     site = find(conn, ref, lock=True)
-    for table in (t.agent_token, t.agent, t.site_notice, t.epoch_account):
+    for table in (t.agent_token, t.agent, t.site_outage, t.alert, t.site_command, t.epoch_account):
         conn.execute(delete(table).where(table.c.site_id == site.id))
     # Whoever is about to publish here waits now, and then finds no feed; what was published before counts below.
     close_feed(conn, site.id)
@@ -127,6 +127,6 @@ def health(conn: Connection, ref: str, now: datetime) -> SiteHealth:
         nodes=counts,
         nodes_total=sum(counts.values()),
         conflicts_pending=count(conn, t.sync_conflict, *pending),
-        notices=notices.newest(conn, site.id),
+        notices=alerts.notices(conn, site.id),
         epoch_gaps=epochs.gaps(conn, site.id),
     )

@@ -1,15 +1,30 @@
 """Sites, their agents' tokens and their conflicts. A site is named by its id or its name."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Path
+from sqlalchemy import Connection
 
-from pureboot.central import accounts, conflicts, nodes, sites
-from pureboot.central.bodies import ResolveBody, SiteHealth, SitePatch, SiteView, SyncRequested, TokenAnswer
-from pureboot.central.edge import AsAdmin, Central, Cursor, GuardedRoute, Limit
+from pureboot.central import accounts, commands, conflicts, heartbeats, nodes, outages, sites
+from pureboot.central.accounts import Admin
+from pureboot.central.bodies import (
+    CommandRequested,
+    CommandView,
+    GiveUpBody,
+    Outage,
+    ResolveBody,
+    SiteHealth,
+    SitePatch,
+    SiteQueue,
+    SiteView,
+    TokenAnswer,
+)
+from pureboot.central.edge import AsAdmin, Central, Cursor, GuardedRoute, Limit, Services
 from pureboot.wire.messages import ConflictDocument, ListPage, NodeDocument, SiteFields
 
 routes = APIRouter(route_class=GuardedRoute, tags=["sites"])
+
+ItemId = Annotated[str, Path(max_length=64)]
 
 
 @routes.get("/sites")
@@ -66,10 +81,56 @@ async def issue_token(central: Central, _: AsAdmin, site: str) -> TokenAnswer:
 
 
 @routes.post("/sites/{site}/sync", status_code=202)
-async def ask_for_sync(central: Central, _: AsAdmin, site: str) -> SyncRequested:
-    """The agent is told with its next heartbeat."""
-    await central.db.write(lambda conn: accounts.command(conn, sites.find(conn, site).id, "sync"))
-    return SyncRequested()
+async def ask_for_sync(central: Central, admin: AsAdmin, site: str) -> CommandRequested:
+    """The agent is told with its next heartbeat, which comes at once where it waits for news."""
+    return await _ask(central, site, "sync", admin)
+
+
+@routes.get("/sites/{site}/queue")
+async def site_queue(central: Central, _: AsAdmin, site: str) -> SiteQueue:
+    """What failed of its outbox, as its agent told it last, and what was asked of the agent."""
+    return await central.db.read(lambda conn: heartbeats.queue(conn, site))
+
+
+@routes.post("/sites/{site}/queue/{item}/requeue", status_code=202)
+async def requeue(central: Central, admin: AsAdmin, site: str, item: ItemId) -> CommandRequested:
+    """The agent is asked to offer the failed item again."""
+    return await _ask(central, site, "requeue", admin, item_id=item)
+
+
+@routes.post("/sites/{site}/queue/{item}/discard", status_code=202)
+async def discard(
+    central: Central, admin: AsAdmin, site: str, item: ItemId, body: GiveUpBody | None = None
+) -> CommandRequested:
+    """The agent is asked to give the item up for good."""
+    return await _ask(central, site, "discard", admin, item_id=item, reason=body.reason if body else "")
+
+
+@routes.post("/sites/{site}/cache/{name:path}/invalidate", status_code=202)
+async def invalidate(
+    central: Central, admin: AsAdmin, site: str, name: Annotated[str, Path(max_length=600)]
+) -> CommandRequested:
+    """The agent is asked to drop the file; what its policy asks for is fetched again."""
+    return await _ask(central, site, "invalidate", admin, name=name)
+
+
+@routes.get("/sites/{site}/outages")
+async def site_outages(
+    central: Central, _: AsAdmin, site: str, limit: Limit = 100, cursor: Cursor = None
+) -> ListPage[Outage]:
+    """When its agent was not heard, the newest first."""
+    return await central.db.read(lambda conn: outages.page(conn, sites.find(conn, site).id, cursor, limit))
+
+
+async def _ask(central: Services, ref: str, command: commands.Name, admin: Admin, **about: str) -> CommandRequested:
+    now = central.clock.now()
+
+    def work(conn: Connection) -> CommandView:
+        return commands.ask(conn, sites.find(conn, ref).id, command, now, person=admin.name, **about)
+
+    asked = await central.db.write(work)
+    central.db.bell.ring([asked.site_id])
+    return CommandRequested(id=asked.id)
 
 
 @routes.get("/sites/{site}/conflicts")
