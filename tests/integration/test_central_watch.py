@@ -181,6 +181,7 @@ async def test_a_return_that_nobody_acknowledged_stands_for_a_day(
     assert len(await alerts(central)) == 1
     clock.advance(86_500)
     await look(central, clock)
+    await beat(agent)
     assert [alert["kind"] for alert in await alerts(central) if alert["kind"] == "site_returned"] == []
 
 
@@ -190,10 +191,12 @@ async def test_conflicts_and_failed_items_are_one_alert_a_site_and_counted(
     await central.ask("PATCH", "/sites/attic", json={"conflict_resolution": "manual"})
     for n in (1, 2):
         mac = f"52:54:00:aa:bb:0{n}"
-        await central.ask("POST", "/nodes", 201, json={"mac_address": mac, "home_site_id": "attic", "state": "active"})
+        await central.ask(
+            "POST", "/nodes", 201, json={"mac_address": mac, "home_site_id": "attic", "state": "installed"}
+        )
         node = await central.node(mac)
         await central.ask("PATCH", f"/nodes/{node['id']}/state", json={"state": "reprovision"})
-        pushed = await agent.push(agent.step(node["id"], "active", "migrating", base=node["state_rev"]))
+        pushed = await agent.push(agent.step(node["id"], "installed", "active", base=node["state_rev"]))
         assert pushed.results[0].outcome == "conflict"
     await beat(agent, failed_queue_items=3)
     await look(central, clock)
@@ -269,7 +272,9 @@ async def test_lists_have_pages_and_old_things_are_forgotten(
     one = await central.ask("GET", "/alerts", params={"limit": 1, "status": "all"})
     two = await central.ask("GET", "/alerts", params={"limit": 1, "status": "all", "cursor": one["next_cursor"]})
     assert one["items"][0]["id"] > two["items"][0]["id"]
-    clock.advance(400 * 86_400)
+    for days in (2, 400):
+        await look(central, clock)
+        clock.advance(days * 86_400)
     await _forget(central, clock)
     assert (await outages(central), await alerts(central, status="all")) == ([], [])
 
