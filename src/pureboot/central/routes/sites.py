@@ -1,21 +1,30 @@
 """Sites, their agents' tokens and their conflicts. A site is named by its id or its name."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 
 from pureboot.central import accounts, conflicts, nodes, sites
 from pureboot.central.bodies import ResolveBody, SiteHealth, SitePatch, SiteView, SyncRequested, TokenAnswer
-from pureboot.central.edge import AsAdmin, Central, Cursor, GuardedRoute, Limit
-from pureboot.wire.messages import ConflictDocument, ListPage, NodeDocument, SiteFields
+from pureboot.central.edge import AsAdmin, AsOperator, AsViewer, Central, Cursor, GuardedRoute, Limit
+from pureboot.central.sites import SiteFilter
+from pureboot.wire.messages import AgentStatus, ConflictDocument, ListPage, NodeDocument, SiteFields
 
 routes = APIRouter(route_class=GuardedRoute, tags=["sites"])
 
 
 @routes.get("/sites")
-async def list_sites(central: Central, _: AsAdmin, limit: Limit = 100, cursor: Cursor = None) -> ListPage[SiteView]:
-    now = central.clock.now()
-    return await central.db.read(lambda conn: sites.page(conn, cursor, limit, now))
+async def list_sites(
+    central: Central,
+    _: AsViewer,
+    q: Annotated[str, Query(max_length=200, description="text in the name or the description")] = "",
+    status: AgentStatus | None = None,
+    order: Annotated[Literal["name", "problems"], Query(description="`problems`: what needs a person first")] = "name",
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> ListPage[SiteView]:
+    now, wanted = central.clock.now(), SiteFilter(q, status, order)
+    return await central.db.read(lambda conn: sites.page(conn, cursor, limit, now, wanted))
 
 
 @routes.post("/sites", status_code=201)
@@ -26,7 +35,7 @@ async def create_site(central: Central, _: AsAdmin, fields: SiteFields) -> SiteV
 
 
 @routes.get("/sites/{site}")
-async def get_site(central: Central, _: AsAdmin, site: str) -> SiteView:
+async def get_site(central: Central, _: AsViewer, site: str) -> SiteView:
     now = central.clock.now()
     return await central.db.read(lambda conn: sites.view(conn, site, now))
 
@@ -45,13 +54,13 @@ async def delete_site(central: Central, _: AsAdmin, site: str) -> None:
 
 @routes.get("/sites/{site}/nodes")
 async def site_nodes(
-    central: Central, _: AsAdmin, site: str, state: str | None = None, limit: Limit = 100, cursor: Cursor = None
+    central: Central, _: AsViewer, site: str, state: str | None = None, limit: Limit = 100, cursor: Cursor = None
 ) -> ListPage[NodeDocument]:
     return await central.db.read(lambda conn: nodes.page(conn, None, state, site, cursor, limit))
 
 
 @routes.get("/sites/{site}/health")
-async def site_health(central: Central, _: AsAdmin, site: str) -> SiteHealth:
+async def site_health(central: Central, _: AsViewer, site: str) -> SiteHealth:
     now = central.clock.now()
     return await central.db.read(lambda conn: sites.health(conn, site, now))
 
@@ -66,7 +75,7 @@ async def issue_token(central: Central, _: AsAdmin, site: str) -> TokenAnswer:
 
 
 @routes.post("/sites/{site}/sync", status_code=202)
-async def ask_for_sync(central: Central, _: AsAdmin, site: str) -> SyncRequested:
+async def ask_for_sync(central: Central, _: AsOperator, site: str) -> SyncRequested:
     """The agent is told with its next heartbeat."""
     await central.db.write(lambda conn: accounts.command(conn, sites.find(conn, site).id, "sync"))
     return SyncRequested()
@@ -75,7 +84,7 @@ async def ask_for_sync(central: Central, _: AsAdmin, site: str) -> SyncRequested
 @routes.get("/sites/{site}/conflicts")
 async def site_conflicts(
     central: Central,
-    _: AsAdmin,
+    _: AsViewer,
     site: str,
     status: Literal["pending", "resolved", "all"] = "pending",
     limit: Limit = 100,
@@ -88,7 +97,7 @@ async def site_conflicts(
 
 @routes.post("/sites/{site}/conflicts/{conflict}/resolve")
 async def resolve_conflict(
-    central: Central, admin: AsAdmin, site: str, conflict: str, body: ResolveBody
+    central: Central, admin: AsOperator, site: str, conflict: str, body: ResolveBody
 ) -> ConflictDocument:
     now = central.clock.now()
     return await central.db.write(
