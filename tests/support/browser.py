@@ -1,11 +1,15 @@
 """People at central's pages: signed in without a browser, and in a real Chromium."""
 
+import asyncio
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import httpx2
 
+from pureboot.wire.http import bind, serve_http
 from tests.support.central import BASE_URL, RunningCentral
 
 PASSWORD = "correct horse battery"
@@ -50,3 +54,17 @@ async def signed_in(central: RunningCentral, role: str = "admin", name: str = ""
     answer = await client.post("/sign-in", data={"name": name, "password": PASSWORD})
     assert answer.status_code == 303, answer.text
     return Visitor(client)
+
+
+@asynccontextmanager
+async def served(central: RunningCentral) -> AsyncIterator[str]:
+    """Central's address on this machine; the server ends promptly, whoever still listens."""
+    stop = asyncio.Event()
+    with bind("127.0.0.1", 0) as sock:
+        serving = asyncio.create_task(serve_http(central.app, sock, stop=stop))
+        try:
+            yield f"http://127.0.0.1:{sock.getsockname()[1]}"
+        finally:
+            central.stop_waiting()
+            stop.set()
+            await serving
