@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from fastapi import FastAPI
 from sqlalchemy import Connection, Row, text
 
 from pureboot.central import tables as t
 from pureboot.central.clock import Clock, SystemClock, new_id
-from pureboot.central.db import Database
 from pureboot.central.main import TOKEN_FILE, Central, build
 from pureboot.config.central import CentralSettings
 from pureboot.wire.messages import AgentCredential, FeedPage, PushAnswer
