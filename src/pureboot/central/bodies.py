@@ -8,6 +8,7 @@ from pydantic import Field
 from pureboot.core.lifecycle import Autonomy, By, NodeState
 from pureboot.core.node import DoneWhen, InstallMethod, LocalBoot
 from pureboot.core.reconcile import Resolution, Strategy
+from pureboot.core.roles import Role
 from pureboot.wire.beats import FailedItem
 from pureboot.wire.messages import (
     AgentMetrics,
@@ -17,6 +18,7 @@ from pureboot.wire.messages import (
     ListPage,
     MigrationPolicy,
     NodeDocument,
+    ReadinessSummary,
     RegisterBody,
     SiteDocument,
     SiteSettings,
@@ -43,8 +45,25 @@ class SitePatch(SiteSettings):
 
 
 class SiteView(SiteDocument):
+    """Past the settings, how the site is; what its agent counts is as old as `agent_last_seen`."""
+
     agent_status: AgentStatus = AgentStatus.UNKNOWN
     agent_last_seen: datetime | None = None
+    nodes_total: int = 0
+    conflicts_pending: int = 0
+    pending_queue_items: int = 0
+    failed_queue_items: int = 0
+    cache_hit_rate: float | None = None
+    readiness: ReadinessSummary | None = None
+
+
+class Fleet(Lenient):
+    """All sites in numbers."""
+
+    sites: dict[AgentStatus, int]
+    sites_total: int
+    nodes_total: int
+    conflicts_pending: int
 
 
 AlertKind = Literal["site_silent", "site_returned", "conflicts", "items_failed", "fenced", "sync_discarded"]
@@ -247,6 +266,28 @@ class WorkflowPatch(Strict):
 class ResolveBody(Strict):
     resolution: Resolution
     comment: str = Field(default="", max_length=2000)
+
+
+class PersonCreate(Strict):
+    name: str = Field(max_length=200)
+    role: Role = Role.VIEWER
+    password: str = Field(max_length=2000, repr=False)
+
+
+class PersonPatch(Strict):
+    """Only what is sent changes. A new password, and `disabled`, sign the person out everywhere."""
+
+    role: Role | None = None
+    password: str | None = Field(default=None, max_length=2000, repr=False)
+    disabled: bool | None = None
+
+
+class PersonView(Lenient):
+    name: str
+    role: Role
+    disabled: bool
+    created_at: datetime
+    updated_at: datetime
 
 
 class CommandRequested(Lenient):

@@ -365,7 +365,30 @@ admin_credential = Table(
     metadata,
     Column("token_hash", String(64), primary_key=True),
     Column("name", String(200), nullable=False),
+    Column("role", String(16), nullable=False, server_default="admin"),
     Column("created_at", Moment, nullable=False),
+)
+
+# Who signs in to the pages. `name` is in lower case, and what history calls them.
+person = Table(
+    "person",
+    metadata,
+    _id("name"),
+    Column("role", String(16), nullable=False),
+    Column("password_hash", Text, nullable=False),
+    Column("disabled_at", Moment),
+    *_times(),
+)
+
+# A browser that is signed in. `used_at` is written now and then only; `expires_at` is the latest end.
+person_session = Table(
+    "person_session",
+    metadata,
+    Column("token_hash", String(64), primary_key=True),
+    Column("name", ForeignKey("person.name"), nullable=False, index=True),
+    Column("created_at", Moment, nullable=False),
+    Column("used_at", Moment, nullable=False),
+    Column("expires_at", Moment, nullable=False),
 )
 
 # `expected_rev`: the revision of the node's state that the next item of this chain is made on; none: on no revision

@@ -26,8 +26,6 @@ log = logging.getLogger(__name__)
 PERIOD = 10.0
 # A gap of more than so many periods is time that central was away.
 GAP = 6 * timedelta(seconds=PERIOD)
-# Bell of those who show alerts.
-ALERTS = "alerts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +45,6 @@ class Watch:
     async def round(self) -> None:
         now = self.clock.now()
         await self.db.write(lambda conn: look(conn, now))
-        self.db.bell.ring([ALERTS])
 
 
 def look(conn: Connection, now: datetime) -> None:

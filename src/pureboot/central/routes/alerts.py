@@ -4,8 +4,7 @@ from fastapi import APIRouter
 
 from pureboot.central import alerts, sites
 from pureboot.central.bodies import Alert
-from pureboot.central.edge import AsAdmin, Central, Cursor, GuardedRoute, Limit
-from pureboot.central.watch import ALERTS
+from pureboot.central.edge import AsOperator, AsViewer, Central, Cursor, GuardedRoute, Limit
 from pureboot.wire.messages import ListPage
 
 routes = APIRouter(route_class=GuardedRoute, tags=["alerts"])
@@ -14,7 +13,7 @@ routes = APIRouter(route_class=GuardedRoute, tags=["alerts"])
 @routes.get("/alerts")
 async def list_alerts(
     central: Central,
-    _: AsAdmin,
+    _: AsViewer,
     status: alerts.Status = "open",
     site: str | None = None,
     limit: Limit = 100,
@@ -27,9 +26,7 @@ async def list_alerts(
 
 
 @routes.post("/alerts/{alert}/acknowledge")
-async def acknowledge(central: Central, admin: AsAdmin, alert: str) -> Alert:
+async def acknowledge(central: Central, person: AsOperator, alert: str) -> Alert:
     """Somebody has seen it. What happened ends with it; what lasts stands on."""
     now = central.clock.now()
-    seen = await central.db.write(lambda conn: alerts.acknowledge(conn, alert, admin.name, now))
-    central.db.bell.ring([ALERTS])
-    return seen
+    return await central.db.write(lambda conn: alerts.acknowledge(conn, alert, person.name, now))

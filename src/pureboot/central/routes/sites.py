@@ -2,11 +2,11 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Query
 from sqlalchemy import Connection
 
 from pureboot.central import accounts, commands, conflicts, heartbeats, nodes, outages, sites
-from pureboot.central.accounts import Admin
+from pureboot.central.accounts import Person
 from pureboot.central.bodies import (
     CommandRequested,
     CommandView,
@@ -19,8 +19,9 @@ from pureboot.central.bodies import (
     SiteView,
     TokenAnswer,
 )
-from pureboot.central.edge import AsAdmin, Central, Cursor, GuardedRoute, Limit, Services
-from pureboot.wire.messages import ConflictDocument, ListPage, NodeDocument, SiteFields
+from pureboot.central.edge import AsAdmin, AsOperator, AsViewer, Central, Cursor, GuardedRoute, Limit, Services
+from pureboot.central.sites import SiteFilter
+from pureboot.wire.messages import AgentStatus, ConflictDocument, ListPage, NodeDocument, SiteFields
 
 routes = APIRouter(route_class=GuardedRoute, tags=["sites"])
 
@@ -28,9 +29,17 @@ ItemId = Annotated[str, Path(max_length=64)]
 
 
 @routes.get("/sites")
-async def list_sites(central: Central, _: AsAdmin, limit: Limit = 100, cursor: Cursor = None) -> ListPage[SiteView]:
-    now = central.clock.now()
-    return await central.db.read(lambda conn: sites.page(conn, cursor, limit, now))
+async def list_sites(
+    central: Central,
+    _: AsViewer,
+    q: Annotated[str, Query(max_length=200, description="text in the name or the description")] = "",
+    status: AgentStatus | None = None,
+    order: Annotated[Literal["name", "problems"], Query(description="`problems`: what needs a person first")] = "name",
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> ListPage[SiteView]:
+    now, wanted = central.clock.now(), SiteFilter(q, status, order)
+    return await central.db.read(lambda conn: sites.page(conn, cursor, limit, now, wanted))
 
 
 @routes.post("/sites", status_code=201)
@@ -41,7 +50,7 @@ async def create_site(central: Central, _: AsAdmin, fields: SiteFields) -> SiteV
 
 
 @routes.get("/sites/{site}")
-async def get_site(central: Central, _: AsAdmin, site: str) -> SiteView:
+async def get_site(central: Central, _: AsViewer, site: str) -> SiteView:
     now = central.clock.now()
     return await central.db.read(lambda conn: sites.view(conn, site, now))
 
@@ -60,13 +69,13 @@ async def delete_site(central: Central, _: AsAdmin, site: str) -> None:
 
 @routes.get("/sites/{site}/nodes")
 async def site_nodes(
-    central: Central, _: AsAdmin, site: str, state: str | None = None, limit: Limit = 100, cursor: Cursor = None
+    central: Central, _: AsViewer, site: str, state: str | None = None, limit: Limit = 100, cursor: Cursor = None
 ) -> ListPage[NodeDocument]:
     return await central.db.read(lambda conn: nodes.page(conn, None, state, site, cursor, limit))
 
 
 @routes.get("/sites/{site}/health")
-async def site_health(central: Central, _: AsAdmin, site: str) -> SiteHealth:
+async def site_health(central: Central, _: AsViewer, site: str) -> SiteHealth:
     now = central.clock.now()
     return await central.db.read(lambda conn: sites.health(conn, site, now))
 
@@ -81,52 +90,52 @@ async def issue_token(central: Central, _: AsAdmin, site: str) -> TokenAnswer:
 
 
 @routes.post("/sites/{site}/sync", status_code=202)
-async def ask_for_sync(central: Central, admin: AsAdmin, site: str) -> CommandRequested:
+async def ask_for_sync(central: Central, person: AsOperator, site: str) -> CommandRequested:
     """The agent is told with its next heartbeat, which comes at once where it waits for news."""
-    return await _ask(central, site, "sync", admin)
+    return await _ask(central, site, "sync", person)
 
 
 @routes.get("/sites/{site}/queue")
-async def site_queue(central: Central, _: AsAdmin, site: str) -> SiteQueue:
+async def site_queue(central: Central, _: AsViewer, site: str) -> SiteQueue:
     """What failed of its outbox, as its agent told it last, and what was asked of the agent."""
     return await central.db.read(lambda conn: heartbeats.queue(conn, site))
 
 
 @routes.post("/sites/{site}/queue/{item}/requeue", status_code=202)
-async def requeue(central: Central, admin: AsAdmin, site: str, item: ItemId) -> CommandRequested:
+async def requeue(central: Central, person: AsOperator, site: str, item: ItemId) -> CommandRequested:
     """The agent is asked to offer the failed item again."""
-    return await _ask(central, site, "requeue", admin, item_id=item)
+    return await _ask(central, site, "requeue", person, item_id=item)
 
 
 @routes.post("/sites/{site}/queue/{item}/discard", status_code=202)
 async def discard(
-    central: Central, admin: AsAdmin, site: str, item: ItemId, body: GiveUpBody | None = None
+    central: Central, person: AsOperator, site: str, item: ItemId, body: GiveUpBody | None = None
 ) -> CommandRequested:
     """The agent is asked to give the item up for good."""
-    return await _ask(central, site, "discard", admin, item_id=item, reason=body.reason if body else "")
+    return await _ask(central, site, "discard", person, item_id=item, reason=body.reason if body else "")
 
 
 @routes.post("/sites/{site}/cache/{name:path}/invalidate", status_code=202)
 async def invalidate(
-    central: Central, admin: AsAdmin, site: str, name: Annotated[str, Path(max_length=600)]
+    central: Central, person: AsOperator, site: str, name: Annotated[str, Path(max_length=600)]
 ) -> CommandRequested:
     """The agent is asked to drop the file; what its policy asks for is fetched again."""
-    return await _ask(central, site, "invalidate", admin, name=name)
+    return await _ask(central, site, "invalidate", person, name=name)
 
 
 @routes.get("/sites/{site}/outages")
 async def site_outages(
-    central: Central, _: AsAdmin, site: str, limit: Limit = 100, cursor: Cursor = None
+    central: Central, _: AsViewer, site: str, limit: Limit = 100, cursor: Cursor = None
 ) -> ListPage[Outage]:
     """When its agent was not heard, the newest first."""
     return await central.db.read(lambda conn: outages.page(conn, sites.find(conn, site).id, cursor, limit))
 
 
-async def _ask(central: Services, ref: str, command: commands.Name, admin: Admin, **about: str) -> CommandRequested:
+async def _ask(central: Services, ref: str, command: commands.Name, person: Person, **about: str) -> CommandRequested:
     now = central.clock.now()
 
     def work(conn: Connection) -> CommandView:
-        return commands.ask(conn, sites.find(conn, ref).id, command, now, person=admin.name, **about)
+        return commands.ask(conn, sites.find(conn, ref).id, command, now, person=person.name, **about)
 
     asked = await central.db.write(work)
     central.db.bell.ring([asked.site_id])
@@ -136,7 +145,7 @@ async def _ask(central: Services, ref: str, command: commands.Name, admin: Admin
 @routes.get("/sites/{site}/conflicts")
 async def site_conflicts(
     central: Central,
-    _: AsAdmin,
+    _: AsViewer,
     site: str,
     status: Literal["pending", "resolved", "all"] = "pending",
     limit: Limit = 100,
@@ -149,7 +158,7 @@ async def site_conflicts(
 
 @routes.post("/sites/{site}/conflicts/{conflict}/resolve")
 async def resolve_conflict(
-    central: Central, admin: AsAdmin, site: str, conflict: str, body: ResolveBody
+    central: Central, admin: AsOperator, site: str, conflict: str, body: ResolveBody
 ) -> ConflictDocument:
     now = central.clock.now()
     return await central.db.write(
