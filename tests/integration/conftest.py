@@ -12,6 +12,7 @@ from tests.support.postgres import postgres as postgres
 
 # Where it matters which database it is. The others ask about what lies before it, and run on SQLite.
 ON_BOTH = {
+    "test_central_commands",
     "test_central_conflicts",
     "test_central_feed",
     "test_central_generation",
@@ -23,6 +24,7 @@ ON_BOTH = {
     "test_central_sites",
     "test_central_text",
     "test_conflict_matrix",
+    "test_central_watch",
 }
 
 

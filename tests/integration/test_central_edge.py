@@ -56,7 +56,7 @@ async def test_without_a_token_every_route_but_the_open_ones_is_401(
 async def test_an_agent_is_refused_what_is_an_administrators(central: RunningCentral, agent: SpeakingAgent) -> None:
     for method, path in sorted(routes(central) - OPEN - FOR_AGENTS - FOR_BOTH):
         answer = await agent.client.request(method, address(path))
-        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "admin_only"), (method, path, answer.text)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "people_only"), (method, path, answer.text)
 
 
 async def test_an_administrator_is_no_agent(central: RunningCentral) -> None:

@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from fastapi import FastAPI
 from sqlalchemy import Connection, Row, text
 
 from pureboot.central import tables as t
 from pureboot.central.clock import Clock, SystemClock, new_id
-from pureboot.central.db import Database
-from pureboot.central.main import TOKEN_FILE, build
+from pureboot.central.main import TOKEN_FILE, Central, build
 from pureboot.config.central import CentralSettings
 from pureboot.wire.messages import AgentCredential, FeedPage, PushAnswer
 
@@ -37,8 +35,10 @@ class SetClock:
 class RunningCentral:
     """`admin` speaks with the administrator's token, `anybody` without one."""
 
-    def __init__(self, app: FastAPI, db: Database, token: str, folder: Path) -> None:
+    def __init__(self, central: Central, token: str, folder: Path) -> None:
+        app, db = central.app, central.db
         self.app = app
+        self.stop_waiting = central.stop_waiting
         self.folder = folder
         self.db = db
         self.token = token
@@ -112,7 +112,7 @@ class RunningCentral:
 async def running_central(folder: Path, clock: Clock | None = None, **settings: Any) -> AsyncIterator[RunningCentral]:
     """Central with its data in `folder`; a second one on the same folder goes on where the first stopped."""
     with build(CentralSettings(data_dir=folder, **settings), clock or SystemClock()) as central:
-        running = RunningCentral(central.app, central.db, (folder / TOKEN_FILE).read_text().strip(), folder)
+        running = RunningCentral(central, (folder / TOKEN_FILE).read_text().strip(), folder)
         try:
             yield running
         finally:

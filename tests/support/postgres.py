@@ -21,6 +21,7 @@ from pureboot.central.engines import address
 WIPE = ";".join(
     [f'DELETE FROM "{table.name}"' for table in reversed(t.metadata.sorted_tables)]
     + ["INSERT INTO meta (id, generation) VALUES (1, 1)", "INSERT INTO site_pos (site, pos, floor) VALUES ('*', 0, 0)"]
+    + ["INSERT INTO watch (id) VALUES (1)"]
 )
 
 

@@ -11,10 +11,12 @@ import pytest
 
 from pureboot.agent.cache.content_cache import ContentCache
 from pureboot.agent.central_client import CentralClient, http_client
+from pureboot.agent.commands import Commands
 from pureboot.agent.heartbeat import AgentMetrics, HeartbeatService
 from pureboot.agent.observations import Observations
 from pureboot.agent.queue import QueueItem
 from pureboot.core.errors import CentralUnavailable
+from pureboot.wire.beats import OutageTold
 from pureboot.wire.messages import Heartbeat
 from tests.fakes import FakeCentral
 from tests.support.link import URL, Link, linked
@@ -48,10 +50,10 @@ class Listening(httpx2.AsyncBaseTransport):
 
 @asynccontextmanager
 async def beating(
-    parts: Parts, link: Link, folder: Path, transport: Listening, obeyed: list[dict[str, object]]
+    parts: Parts, link: Link, folder: Path, transport: Listening, obeyed: list[str]
 ) -> AsyncIterator[HeartbeatService]:
-    async def obey(command: dict[str, object]) -> None:
-        obeyed.append(command)
+    async def invalidate(name: str) -> None:
+        obeyed.append(name)
 
     http = http_client(URL, timeout=1, transport=transport)
     service = HeartbeatService(
@@ -67,7 +69,8 @@ async def beating(
         interval=17,
         active_boots=lambda: 3,
         services=lambda: {"http": "running"},
-        on_command=obey,
+        missing=lambda: ["images/a"],
+        commands=Commands(parts.queue, sync=lambda: obeyed.append("sync"), invalidate=invalidate),
     )
     try:
         yield service
@@ -78,7 +81,7 @@ async def beating(
 
 @asynccontextmanager
 async def site(
-    folder: Path, transport: Listening | None = None, obeyed: list[dict[str, object]] | None = None
+    folder: Path, transport: Listening | None = None, obeyed: list[str] | None = None
 ) -> AsyncIterator[tuple[Parts, Link, FakeCentral, HeartbeatService]]:
     central = FakeCentral()
     with opened(folder / "agent.db") as parts:
@@ -163,12 +166,62 @@ async def test_queue_metrics_accuracy(tmp_path: Path) -> None:
             assert numbers() == (0, 0, 0)
 
 
-async def test_what_central_asks_for_is_done(tmp_path: Path) -> None:
-    obeyed: list[dict[str, object]] = []
-    async with site(tmp_path, Listening([{"command": "sync"}]), obeyed) as (_, link, _, service):
+async def test_what_central_asks_for_is_done_and_told_with_the_next_heartbeat(tmp_path: Path) -> None:
+    obeyed: list[str] = []
+    asks = Listening([{"id": "c1", "command": "sync", "from_the_future": True}])
+    async with site(tmp_path, asks, obeyed) as (_, link, _, service):
         await service.beat()
-        assert obeyed == [{"command": "sync"}]
         assert link.connectivity.is_online  # an answer is contact
+    first, second, *_ = [heartbeat.metrics.report for heartbeat in asks.heard]
+    assert first is not None
+    assert second is not None
+    assert (first.commands_done, [done.id for done in second.commands_done]) == ([], ["c1"])
+    # A central that asks again and again for the same does not keep the agent busy.
+    assert obeyed == ["sync"] * 3
+
+
+async def test_a_central_of_before_gets_one_heartbeat_and_ignores_what_it_does_not_know(tmp_path: Path) -> None:
+    obeyed: list[str] = []
+    asks = Listening([{"command": "sync"}])
+    async with site(tmp_path, asks, obeyed) as (_, _, _, service):
+        await service.beat()
+    [heartbeat] = asks.heard
+    assert obeyed == ["sync"]
+    # Unknown fields are refused everywhere but inside the metrics.
+    assert set(heartbeat.model_dump()) == {"agent_id", "interval_seconds", "metrics"}
+
+
+async def test_a_heartbeat_tells_what_failed_and_what_is_missing(tmp_path: Path) -> None:
+    central_hears = Listening()
+    async with site(tmp_path, central_hears) as (parts, _, _, service):
+        for n in range(60):
+            await parts.queue.enqueue(item(f"i{n}", f"n{n}"))
+            await parts.queue.mark_failed(f"i{n}", "poison\n" * 1000)
+        await service.beat()
+        report = central_hears.heard[0].metrics.report
+        assert report is not None
+        assert (report.epoch, len(report.failed_items)) == (parts.queue.epoch, 50)
+        assert (report.failed_items[0].id, report.failed_items[0].attempts) == ("i0", 1)
+        assert len(report.failed_items[0].last_error) <= 500
+        assert (report.content_missing, report.content_missing_total) == (["images/a"], 1)
+
+
+async def test_a_heartbeat_after_an_outage_tells_how_long_it_was(tmp_path: Path) -> None:
+    central_hears = Listening()
+    async with site(tmp_path, central_hears) as (parts, link, central, service):
+        await link.connectivity.check_connectivity()
+        central.all("refuses")
+        for _ in range(3):
+            await link.connectivity.check_connectivity()
+        parts.clock.advance(125.9)
+        central.all("well")
+        await link.connectivity.check_connectivity()
+        parts.clock.advance(10)
+        await link.connectivity.check_connectivity()
+        await service.beat()
+        report = central_hears.heard[0].metrics.report
+        assert report is not None
+        assert report.last_outage == OutageTold(seconds=125, ended_seconds_ago=10)
 
 
 async def test_a_heartbeat_that_reaches_nobody_changes_nothing(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ class CentralClient:
         return await self._send("POST", "/api/v1/sync/push", PushAnswer, body=request)
 
     async def changes(self, since: str, *, limit: int = 500, wait: float = 0) -> FeedPage:
-        query = {"since": since, "limit": str(limit), "wait": f"{wait:g}"}
+        query = {"since": since, "limit": str(limit), "wait": f"{wait:g}", "beats": "true"}
         return await self._send("GET", "/api/v1/sync/changes", FeedPage, query=query, patience=wait)
 
     async def heartbeat(self, heartbeat: Heartbeat) -> HeartbeatAnswer:

@@ -26,7 +26,7 @@ Listener = Callable[[bool], Awaitable[None]]
 
 class ConnectivityMonitor:
     """Starts as offline. `check_interval` and `timeout` are in seconds. `last_online_at` is what an earlier life of
-    this agent kept on disk."""
+    this agent kept on disk. `last_outage`: the last word before it, and the first after; None: none yet."""
 
     def __init__(
         self,
@@ -48,6 +48,7 @@ class ConnectivityMonitor:
         self._http = http_client(central_url, timeout=timeout, ca_file=ca_file, transport=transport)
         self._client = CentralClient(self._http, timeout=timeout)
         self._last_online_at = last_online_at
+        self.last_outage: tuple[datetime, datetime] | None = None
         self._born = now()
         self._online = False
         self._failures = 0
@@ -98,7 +99,10 @@ class ConnectivityMonitor:
 
     async def heard(self) -> None:
         """Central has answered, here or to anyone else in this agent."""
-        self._last_online_at = self._now()
+        now = self._now()
+        if not self._online and self._last_online_at is not None:
+            self.last_outage = self._last_online_at, now
+        self._last_online_at = now
         self._failures = 0
         recovered, self._tripped = self._tripped, False
         await self._turn(True)

@@ -21,6 +21,7 @@ from pureboot.agent.cache.content_cache import ContentCache
 from pureboot.agent.cache.state_cache import NodeStateCache
 from pureboot.agent.central_client import CentralClient, http_client
 from pureboot.agent.clock import Clock, SystemClock
+from pureboot.agent.commands import Commands
 from pureboot.agent.conflicts import ConflictDetector, ConflictTable
 from pureboot.agent.connectivity import ConnectivityMonitor
 from pureboot.agent.content import ContentFetcher
@@ -185,6 +186,7 @@ class SiteAgent:
             self.fetcher,
             self.conflict_detector,
             drain=self.queue_processor.process_queue,
+            beat=lambda: self.heartbeat.beat(),
             retry_delay=settings.queue_retry_delay,
             schedule=settings.sync_schedule,
         )
@@ -204,7 +206,8 @@ class SiteAgent:
             active_boots=lambda: self.boot_service.active,
             services=lambda: {"http": "running", "tftp": self.tftp.state},
             readiness=readiness.summary,
-            on_command=self._obey,
+            missing=lambda: self.fetcher.missing(wants.ahead()),
+            commands=Commands(self.sync_queue, sync=self.sync.request, invalidate=self._invalidate),
         )
         self.housekeeping = Housekeeping(
             self.site,
@@ -290,11 +293,10 @@ class SiteAgent:
         self.database.close()
         self._lock.close()
 
-    async def _obey(self, command: dict[str, object]) -> None:
-        if command.get("command") == "sync":
-            self.sync.request()
-        else:
-            log.warning("central asks for %s, which this agent does not know", command.get("command"))
+    async def _invalidate(self, name: str) -> None:
+        """Central wants the file gone; what the policy asks for is fetched anew."""
+        await self.content_cache.evict(name)
+        self.sync.request()
 
 
 async def run(settings: AgentSettings) -> None:

@@ -106,7 +106,7 @@ class SyncQueue:
         def work(tx: Transaction) -> int:
             rows = tx.execute("SELECT * FROM sync_queue WHERE status = 'failed' ORDER BY seq").fetchall()
             for row in rows:
-                self._give_up(tx, row["id"], reason, person)
+                self.give_up(tx, row["id"], reason, person)
             return len(rows)
 
         return await self.database.store.write(work)
@@ -116,12 +116,12 @@ class SyncQueue:
     async def requeue(self, queue_id: str) -> None:
         """A failed item goes out again, under its id and from its place in line. Raises NotFound, and Clash for one
         that central has refused: it would answer the same."""
-        await self.database.store.write(lambda tx: self._requeue(tx, queue_id))
+        await self.database.store.write(lambda tx: self.again(tx, queue_id))
 
     async def discard(self, queue_id: str, reason: str, person: str) -> None:
         """Gives an item up for good; central is told by an item of its own. Raises NotFound, and Clash for one that is
         on its way: central may have it already."""
-        await self.database.store.write(lambda tx: self._give_up(tx, queue_id, reason, person))
+        await self.database.store.write(lambda tx: self.give_up(tx, queue_id, reason, person))
 
     async def page(self, limit: int, cursor: str = "") -> tuple[list[QueueItem], str | None]:
         """The failed items, then those that wait, each in order; and where the next page begins."""
@@ -291,6 +291,42 @@ class SyncQueue:
             [error, self.clock.stamp().boottime + delay, queue_id],
         )
 
+    def again(self, tx: Transaction, queue_id: str) -> None:
+        """`requeue`, within a transaction."""
+        row = self._held(tx, queue_id)
+        if row["refused"]:
+            raise Clash(
+                "Central has refused this item for good, and would answer the same again.",
+                code="refused",
+                hint="Discard it, and let the machine report anew.",
+            )
+        tx.execute("UPDATE sync_queue SET status = 'pending', attempts = 0, next_at = 0 WHERE id = ?", [queue_id])
+        failed = row["status"] == "failed"
+        tx.after_commit(lambda: self._count(pending=failed, failed=-failed))
+        tx.after_commit(self._tell_listeners)
+
+    def give_up(self, tx: Transaction, queue_id: str, reason: str, person: str) -> None:
+        """`discard`, within a transaction."""
+        row = self._held(tx, queue_id)
+        if queue_id in self._on_their_way:
+            raise Clash(
+                "This item is on its way: central may have it already.",
+                code="on_its_way",
+                hint="Try again in a moment.",
+            )
+        # What central refused is settled there, and here only put away.
+        self._move(tx, [queue_id], Outcome.REJECTED if row["refused"] else replay.DISCARDED)
+        tx.execute(replay.RELINK_WAITING, dict(row))
+        failed = row["status"] == "failed"
+        tx.after_commit(lambda: self._count(pending=failed - 1, failed=-failed))
+        if not row["refused"]:
+            accounts.discarded(tx, row["epoch"])
+            if person:
+                self._record_discard(tx, row, reason, person)
+        self._tell(tx, [PushResult(id=queue_id, outcome=Outcome.REJECTED, reason="discarded by a person")])
+        for listener in self._discard_listeners:
+            listener(tx, row["lane"])
+
     def rename_lane(self, tx: Transaction, old: str, new: str) -> None:
         tx.execute("UPDATE sync_queue SET lane = ? WHERE lane = ?", [new, old])
 
@@ -354,40 +390,6 @@ class SyncQueue:
         if row is None:
             raise NotFound("There is no such item in the queue.", hint="Central may have settled it meanwhile.")
         return row
-
-    def _requeue(self, tx: Transaction, queue_id: str) -> None:
-        row = self._held(tx, queue_id)
-        if row["refused"]:
-            raise Clash(
-                "Central has refused this item for good, and would answer the same again.",
-                code="refused",
-                hint="Discard it, and let the machine report anew.",
-            )
-        tx.execute("UPDATE sync_queue SET status = 'pending', attempts = 0, next_at = 0 WHERE id = ?", [queue_id])
-        failed = row["status"] == "failed"
-        tx.after_commit(lambda: self._count(pending=failed, failed=-failed))
-        tx.after_commit(self._tell_listeners)
-
-    def _give_up(self, tx: Transaction, queue_id: str, reason: str, person: str) -> None:
-        row = self._held(tx, queue_id)
-        if queue_id in self._on_their_way:
-            raise Clash(
-                "This item is on its way: central may have it already.",
-                code="on_its_way",
-                hint="Try again in a moment.",
-            )
-        # What central refused is settled there, and here only put away.
-        self._move(tx, [queue_id], Outcome.REJECTED if row["refused"] else replay.DISCARDED)
-        tx.execute(replay.RELINK_WAITING, dict(row))
-        failed = row["status"] == "failed"
-        tx.after_commit(lambda: self._count(pending=failed - 1, failed=-failed))
-        if not row["refused"]:
-            accounts.discarded(tx, row["epoch"])
-            if person:
-                self._record_discard(tx, row, reason, person)
-        self._tell(tx, [PushResult(id=queue_id, outcome=Outcome.REJECTED, reason="discarded by a person")])
-        for listener in self._discard_listeners:
-            listener(tx, row["lane"])
 
     def _record_discard(self, tx: Transaction, row: sqlite3.Row, reason: str, person: str) -> None:
         item = discard_of(row, reason, person, self.epoch)

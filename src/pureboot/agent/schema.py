@@ -118,4 +118,13 @@ CREATE INDEX sync_queue_changes ON sync_queue (lane, seq) WHERE item_type NOT IN
 CREATE INDEX sync_queue_settlements ON sync_queue (lane) WHERE item_type = 'settlement';
 """
 
-MIGRATIONS = [FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH]
+# What central asked for and became of it, by central's id of it: done once, however often it is asked for again.
+COMMANDS = """
+CREATE TABLE command (
+    id TEXT PRIMARY KEY, outcome TEXT NOT NULL, message TEXT NOT NULL, done_at TEXT NOT NULL,
+    told INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX command_untold ON command (id) WHERE told = 0;
+"""
+
+MIGRATIONS = [FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, COMMANDS]

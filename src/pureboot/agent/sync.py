@@ -37,6 +37,9 @@ LONG_POLL = 25.0
 LOOK_AGAIN = 3600.0
 
 
+async def _nothing() -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class SyncResult:
     pages: int
@@ -46,9 +49,9 @@ class SyncResult:
 
 
 class CacheSyncService:
-    """`drain` empties the outbox: on reconnect what this site has to say goes first, then it listens. `schedule` says
-    when content is fetched that nothing presses for, as a cron expression; empty: as soon as it is known. `problem`
-    is for people; empty if there is none."""
+    """`drain` empties the outbox: on reconnect what this site has to say goes first, then it listens. `beat` sends a
+    heartbeat, where somebody at central waits for one. `schedule` says when content is fetched that nothing presses
+    for, as a cron expression; empty: as soon as it is known. `problem` is for people; empty if there is none."""
 
     def __init__(
         self,
@@ -62,12 +65,13 @@ class CacheSyncService:
         detector: ConflictDetector,
         *,
         drain: Callable[[], Awaitable[object]],
+        beat: Callable[[], Awaitable[None]] = _nothing,
         retry_delay: float = 5.0,
         schedule: str = "",
     ) -> None:
         self._client, self._connectivity, self._mirror, self._site = client, connectivity, mirror, site
         self._cache, self._queue, self._fetcher, self._detector = state_cache, queue, fetcher, detector
-        self._drain = drain
+        self._drain, self._beat = drain, beat
         self._wants = Wants(site, state_cache)
         self._schedule = Schedule(schedule, _now())
         self._backoff = Backoff(base=retry_delay)
@@ -86,7 +90,7 @@ class CacheSyncService:
         central answers."""
         await self._drain()
         pages = items = 0
-        more = True
+        more, beat = True, False
         while more:
             page = await self._page(wait=0 if pages else wait)
             await self._connectivity.heard()
@@ -94,12 +98,15 @@ class CacheSyncService:
                 await self._drain()
                 continue
             pages, items, more = pages + 1, items + len(page.items), page.more
+            beat = beat or page.beat
         self.refused = ""
         if items:
             self._content_due.set()
         if self._compare_due and self._queue.pending_count == 0:
             await self._detector.check_conflicts(await self._cache.database.store.read(_documents))
             self._compare_due = False
+        if beat:  # a failure is ours too, so that central is not asked again at once
+            await self._beat()
         return pages, items
 
     async def _page(self, wait: float) -> FeedPage:

@@ -1,4 +1,4 @@
-"""Who may speak to central: administrators by their token, agents by a credential that a one-time token bought.
+"""Who may speak to central: people by a token, agents by a credential that a one-time token bought.
 
 Tokens are 256 random bits; only their SHA-256 is stored, so reading the database opens nothing.
 """
@@ -15,14 +15,13 @@ from sqlalchemy import Connection, insert, select, update
 from pureboot.central import tables as t
 from pureboot.central.bodies import TokenAnswer
 from pureboot.central.clock import new_id
-from pureboot.central.sql import locked, one, rows_of, upsert
-from pureboot.core.errors import Clash, Forbidden, Unauthenticated
+from pureboot.central.sql import one, rows_of, upsert
+from pureboot.core.errors import Forbidden, Unauthenticated
+from pureboot.core.roles import Role
 from pureboot.wire.messages import (
     AgentCredential,
     AgentRegistration,
     AgentStatus,
-    Heartbeat,
-    HeartbeatAnswer,
 )
 
 # Long enough to travel to the site with somebody, short enough to be forgotten safely.
@@ -31,8 +30,11 @@ ONLINE_WITHIN, DEGRADED_WITHIN = 2, 5
 
 
 @dataclass(frozen=True, slots=True)
-class Admin:
+class Person:
+    """Somebody at a browser, or whoever holds a token."""
+
     name: str
+    role: Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +51,15 @@ def digest(token: str) -> str:
 
 
 _KEY = one("key")
-_ADMIN = select(t.admin_credential.c.name).where(t.admin_credential.c.token_hash == _KEY)
+_ADMIN = select(t.admin_credential.c.name, t.admin_credential.c.role).where(t.admin_credential.c.token_hash == _KEY)
 _AGENT = select(t.agent.c.id, t.agent.c.site_id, t.agent.c.replaced_at).where(t.agent.c.credential_hash == _KEY)
 
 
-def identify(conn: Connection, token: str) -> Admin | Agent:
+def identify(conn: Connection, token: str) -> Person | Agent:
     """Raises Unauthenticated."""
     key = digest(token)
     for row in rows_of(conn, _ADMIN, key=key):
-        return Admin(row.name)
+        return Person(row.name, Role(row.role))
     for row in rows_of(conn, _AGENT, key=key):
         return Agent(row.id, row.site_id, row.replaced_at is None)
     raise Unauthenticated("Nobody has this token.", code="unknown_token")
@@ -68,7 +70,10 @@ def admin_exists(conn: Connection) -> bool:
 
 
 def add_admin(conn: Connection, name: str, token: str, now: datetime) -> None:
-    conn.execute(insert(t.admin_credential), {"token_hash": digest(token), "name": name, "created_at": now})
+    conn.execute(
+        insert(t.admin_credential),
+        {"token_hash": digest(token), "name": name, "role": Role.ADMIN.value, "created_at": now},
+    )
 
 
 def new_token() -> str:
@@ -119,43 +124,10 @@ def _new_agent(request: AgentRegistration, answer: AgentCredential, now: datetim
         "agent_url": request.agent_url[:2000],
         "interval_seconds": answer.heartbeat_interval,
         "metrics": {},
-        "commands": [],
         "last_seen": None,
         "created_at": now,
         "replaced_at": None,
     }
-
-
-def heartbeat(conn: Connection, agent: Agent, beat: Heartbeat, now: datetime) -> HeartbeatAnswer:
-    """Hands out the commands that wait for the agent."""
-    commands = conn.execute(locked(select(t.agent.c.commands).where(t.agent.c.id == agent.id))).scalar()
-    if commands is None:
-        raise Unauthenticated("This agent's site was removed.", code="unknown_token")
-    conn.execute(
-        update(t.agent)
-        .where(t.agent.c.id == agent.id)
-        .values(
-            last_seen=now,
-            interval_seconds=beat.interval_seconds,
-            version=beat.metrics.version[:100],
-            metrics=beat.metrics.model_dump(mode="json"),
-            commands=[],
-        )
-    )
-    return HeartbeatAnswer(commands=commands)
-
-
-def command(conn: Connection, site_id: str, name: str) -> None:
-    """Waits for the agent's next heartbeat; asked for twice, it is done once. Raises Clash without an agent."""
-    query = select(t.agent.c.id, t.agent.c.commands).where(
-        t.agent.c.site_id == site_id, t.agent.c.replaced_at.is_(None)
-    )
-    row = conn.execute(locked(query)).first()
-    if row is None:
-        raise Clash("This site has no agent.", code="no_agent", hint="Register one with a token of this site.")
-    entry = {"command": name}
-    if entry not in row.commands:
-        conn.execute(update(t.agent).where(t.agent.c.id == row.id).values(commands=[*row.commands, entry]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,16 +142,22 @@ class Beat:
 
 def beats(conn: Connection, site_ids: Collection[str]) -> dict[str, Beat]:
     """By site, of those that have an agent."""
-    rows = conn.execute(select(t.agent).where(t.agent.c.site_id.in_(site_ids), t.agent.c.replaced_at.is_(None)))
+    columns = (t.agent.c[name] for name in ("id", "site_id", "last_seen", "interval_seconds", "metrics"))
+    rows = conn.execute(select(*columns).where(t.agent.c.site_id.in_(site_ids), t.agent.c.replaced_at.is_(None)))
     return {
         row.site_id: Beat(row.id, row.last_seen, timedelta(seconds=row.interval_seconds), row.metrics) for row in rows
     }
 
 
 def status_of(beat: Beat | None, now: datetime) -> AgentStatus:
-    if beat is None or beat.last_seen is None:
+    return status_after(beat.last_seen, beat.interval.total_seconds(), now) if beat else AgentStatus.UNKNOWN
+
+
+def status_after(last_seen: datetime | None, interval: float, now: datetime) -> AgentStatus:
+    """`interval`: the seconds between two of its heartbeats."""
+    if last_seen is None:
         return AgentStatus.UNKNOWN
-    silence = now - beat.last_seen
-    if silence <= ONLINE_WITHIN * beat.interval:
+    silence = (now - last_seen).total_seconds()
+    if silence <= ONLINE_WITHIN * interval:
         return AgentStatus.ONLINE
-    return AgentStatus.DEGRADED if silence <= DEGRADED_WITHIN * beat.interval else AgentStatus.OFFLINE
+    return AgentStatus.DEGRADED if silence <= DEGRADED_WITHIN * interval else AgentStatus.OFFLINE

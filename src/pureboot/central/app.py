@@ -5,7 +5,9 @@ from fastapi.security import HTTPBearer
 
 import pureboot
 from pureboot.central.edge import GuardedRoute, Services, answer_errors
-from pureboot.central.routes import agents, conflicts, content, nodes, sites, status, sync, workflows
+from pureboot.central.routes import agents, alerts, conflicts, content, nodes, people, sites, status, sync, workflows
+from pureboot.central.ui.areas import AREAS, OPEN_ROUTES, ROUTES
+from pureboot.central.ui.page_route import PageRoute
 
 
 def create_app(services: Services) -> FastAPI:
@@ -19,13 +21,18 @@ def create_app(services: Services) -> FastAPI:
     # For the description only; GuardedRoute is what asks.
     token = Depends(HTTPBearer(auto_error=False))
     app.include_router(status.routes, dependencies=[token])
-    for part in (sites, conflicts, nodes, workflows, content, agents, sync):
+    for part in (sites, conflicts, nodes, workflows, content, people, agents, sync, alerts):
         app.include_router(_guarded(part.routes), prefix="/api/v1", dependencies=[token])
+    app.state.areas = AREAS
+    for routes in OPEN_ROUTES:
+        app.include_router(routes)
+    for routes in ROUTES:
+        app.include_router(_guarded(routes))
     return app
 
 
 def _guarded(routes: APIRouter) -> APIRouter:
     """Raises where a route would be open by mistake."""
-    if not all(isinstance(route, GuardedRoute) for route in routes.routes):
-        raise TypeError("a route under /api/v1 does not ask who it is")
+    if not all(isinstance(route, GuardedRoute | PageRoute) for route in routes.routes):
+        raise TypeError("a route does not ask who it is")
     return routes

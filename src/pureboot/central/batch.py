@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select, union
 
-from pureboot.central import conflicts, node_log, node_rows, notices
+from pureboot.central import alerts, conflicts, node_log, node_rows
 from pureboot.central import tables as t
 from pureboot.central.accounts import Agent
 from pureboot.central.conflicts import StoredConflict
@@ -182,7 +182,8 @@ class Batch:
         node_log.record_events(conn, self.events)
         for given_up in self.discards:
             detail = given_up.metadata | {"reason": given_up.message}
-            notices.record(conn, self.site_id, "sync_discarded", given_up.metadata["item_id"], detail, self.now)
+            item_id = given_up.metadata["item_id"]
+            alerts.happened(conn, self.site_id, "sync_discarded", self.now, subject=item_id, **detail)
         conflicts.save(conn, [self.conflicts[id] for id in self._dirty_conflicts])
         insert_all(conn, insert(t.sync_receipt), self.receipt_rows)
         for id in self._news:

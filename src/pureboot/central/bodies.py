@@ -8,14 +8,18 @@ from pydantic import Field
 from pureboot.core.lifecycle import Autonomy, By, NodeState
 from pureboot.core.node import DoneWhen, InstallMethod, LocalBoot
 from pureboot.core.reconcile import ConflictType, Resolution, Strategy
+from pureboot.core.roles import Role
+from pureboot.wire.beats import FailedItem
 from pureboot.wire.messages import (
     AgentMetrics,
     AgentStatus,
     CachePolicy,
     ConflictDocument,
     Lenient,
+    ListPage,
     MigrationPolicy,
     NodeDocument,
+    ReadinessSummary,
     RegisterBody,
     SiteDocument,
     SiteSettings,
@@ -45,19 +49,99 @@ class SitePatch(SiteSettings):
 
 
 class SiteView(SiteDocument):
+    """Past the settings, how the site is; what its agent counts is as old as `agent_last_seen`."""
+
     agent_status: AgentStatus = AgentStatus.UNKNOWN
     agent_last_seen: datetime | None = None
+    nodes_total: int = 0
+    conflicts_pending: int = 0
+    pending_queue_items: int = 0
+    failed_queue_items: int = 0
+    cache_hit_rate: float | None = None
+    readiness: ReadinessSummary | None = None
 
 
-class Notice(Lenient):
-    """`subject`: the epoch of a copy that was fenced off, or the item that was given up."""
+class Fleet(Lenient):
+    """All sites in numbers."""
 
-    kind: str
+    sites: dict[AgentStatus, int]
+    sites_total: int
+    nodes_total: int
+    conflicts_pending: int
+
+
+AlertKind = Literal["site_silent", "site_returned", "conflicts", "items_failed", "fenced", "sync_discarded"]
+Severity = Literal["info", "warning", "critical"]
+
+
+class Alert(Lenient):
+    """`subject`: what of the site it is about: the epoch of a copy that was fenced off, the item that was given up.
+    `times`: how often it happened, or how many there are. `ended_at` is null while it stands."""
+
+    id: str
+    site_id: str
+    site_name: str
+    kind: AlertKind
+    severity: Severity
     subject: str
+    message: str
     detail: dict[str, Any]
     times: int
     first_at: datetime
     last_at: datetime
+    ended_at: datetime | None
+    acknowledged_by: str | None
+    acknowledged_at: datetime | None
+
+
+class Outage(Lenient):
+    """`began_at`: the last sign of life before. `offline_at`: when it was more than a hiccup. `agent_…`: what the agent
+    told when it was back; `central_back_at`: when central was, if it was away itself. `account` says it in words."""
+
+    id: str
+    site_id: str
+    agent_id: str
+    began_at: datetime
+    noticed_at: datetime
+    offline_at: datetime | None
+    ended_at: datetime | None
+    agent_offline_seconds: int | None
+    agent_back_at: datetime | None
+    agent_uptime_seconds: int | None
+    central_back_at: datetime | None
+    account: str = ""
+
+
+class CommandView(Lenient):
+    """What somebody asked of a site's agent. `handed_at`: when it was last told; `outcome` is null while it waits."""
+
+    id: str
+    site_id: str
+    command: str
+    item_id: str
+    name: str
+    reason: str
+    person: str
+    asked_at: datetime
+    handed_at: datetime | None
+    done_at: datetime | None
+    outcome: Literal["done", "refused", "unknown"] | None
+    message: str
+
+
+class SiteQueue(ListPage[FailedItem]):
+    """The site's outbox as the last heartbeat told it: `items` are those that failed, at most 50 of `failed`."""
+
+    site_id: str
+    told_at: datetime | None
+    epoch: str
+    pending: int
+    failed: int
+    commands: list[CommandView]
+
+
+class GiveUpBody(Strict):
+    reason: str = Field(default="", max_length=2000)
 
 
 class EpochGap(Lenient):
@@ -85,7 +169,7 @@ class SiteHealth(Lenient):
     nodes: dict[str, int]
     nodes_total: int
     conflicts_pending: int
-    notices: list[Notice]
+    notices: list[Alert]
     epoch_gaps: list[EpochGap]
 
 
@@ -300,8 +384,33 @@ class ConflictView(ConflictSummary):
     final: str
 
 
-class SyncRequested(Lenient):
+class PersonCreate(Strict):
+    name: str = Field(max_length=200)
+    role: Role = Role.VIEWER
+    password: str = Field(max_length=2000, repr=False)
+
+
+class PersonPatch(Strict):
+    """Only what is sent changes. A new password, and `disabled`, sign the person out everywhere."""
+
+    role: Role | None = None
+    password: str | None = Field(default=None, max_length=2000, repr=False)
+    disabled: bool | None = None
+
+
+class PersonView(Lenient):
+    name: str
+    role: Role
+    disabled: bool
+    created_at: datetime
+    updated_at: datetime
+
+
+class CommandRequested(Lenient):
+    """The site's queue shows what becomes of it, by its id."""
+
     status: Literal["queued"] = "queued"
+    id: str
 
 
 class Health(Lenient):

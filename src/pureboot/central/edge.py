@@ -15,14 +15,19 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pureboot.central.accounts import Admin, Agent, identify
+from pureboot.central.accounts import Agent, Person, identify
+from pureboot.central.browsers import SessionLife
 from pureboot.central.clock import Clock
 from pureboot.central.content import Shelf
 from pureboot.central.db import Database
 from pureboot.central.gate import Gate
 from pureboot.central.ingest import Ingest
 from pureboot.central.metrics import Metrics
+from pureboot.central.news import News
+from pureboot.central.passwords import Passwords
+from pureboot.central.patience import Patience
 from pureboot.core.errors import Forbidden, Invalid, Malformed, NotFound, PureBootError, TooLarge, Unauthenticated
+from pureboot.core.roles import Role
 from pureboot.wire.errors import body_of, headers_of, status_of
 from pureboot.wire.reading import read_json
 
@@ -42,6 +47,10 @@ class Services:
     gate: Gate
     metrics: Metrics
     max_body_bytes: int
+    passwords: Passwords
+    patience: Patience
+    session_life: SessionLife
+    news: News
 
 
 def services(request: Request) -> Services:
@@ -49,17 +58,28 @@ def services(request: Request) -> Services:
     return found
 
 
-def _sender(request: Request) -> Admin | Agent:
-    sender: Admin | Agent = request.state.sender
+def _sender(request: Request) -> Person | Agent:
+    sender: Person | Agent = request.state.sender
     return sender
 
 
-def _admin(request: Request) -> Admin:
-    match _sender(request):
-        case Admin() as admin:
-            return admin
-        case _:
-            raise Forbidden("This needs an administrator's token.", code="admin_only")
+def _at_least(role: Role) -> Callable[[Request], Person]:
+    """The one place where a role is asked for, by the API and by the pages."""
+
+    def person(request: Request) -> Person:
+        match _sender(request):
+            case Person() as person if person.role.reaches(role):
+                return person
+            case Person() as person:
+                raise Forbidden(
+                    f"This needs the role {role}; {person.name} is {person.role}.",
+                    code="role_needed",
+                    hint="Ask an administrator to do it, or for the role.",
+                )
+            case _:
+                raise Forbidden("This needs a person's token, not an agent's credential.", code="people_only")
+
+    return person
 
 
 def _agent(request: Request) -> Agent:
@@ -82,10 +102,12 @@ def _current_agent(request: Request) -> Agent:
 
 
 Central = Annotated[Services, Depends(services)]
-AsAdmin = Annotated[Admin, Depends(_admin)]
+AsViewer = Annotated[Person, Depends(_at_least(Role.VIEWER))]
+AsOperator = Annotated[Person, Depends(_at_least(Role.OPERATOR))]
+AsAdmin = Annotated[Person, Depends(_at_least(Role.ADMIN))]
 AsAgent = Annotated[Agent, Depends(_agent)]
 AsCurrentAgent = Annotated[Agent, Depends(_current_agent)]
-AsAnyone = Annotated[Admin | Agent, Depends(_sender)]
+AsAnyone = Annotated[Person | Agent, Depends(_sender)]
 
 Limit = Annotated[int, Query(ge=1, le=1000)]
 Cursor = Annotated[str | None, Query(max_length=700, description="`next_cursor` of the page before")]
@@ -176,7 +198,7 @@ class AdmittedRoute(GuardedRoute):
             yield
 
 
-async def _identified(request: Request) -> Admin | Agent:
+async def _identified(request: Request) -> Person | Agent:
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         raise Unauthenticated("This needs a token.")

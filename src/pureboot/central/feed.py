@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 from sqlalchemy import Connection, Row, and_, or_, select
 
-from pureboot.central import conflicts, content, node_rows, sites, workflows
+from pureboot.central import commands, conflicts, content, node_rows, sites, workflows
 from pureboot.central import tables as t
 from pureboot.central.db import Database
 from pureboot.central.generation import generation_of
@@ -63,22 +63,25 @@ class Cursor:
         return Cursor(at, None if self.walk is None or at.reaches(self.walk) else self.walk)
 
 
-async def follow(db: Database, site_id: str, since: Cursor, limit: int, wait: float) -> FeedPage:
-    """The next page; where there is none yet, the first that comes within `wait` seconds."""
+async def follow(
+    db: Database, site_id: str, since: Cursor, limit: int, wait: float, *, beats: bool = False
+) -> FeedPage:
+    """The next page; where there is none yet, the first that comes within `wait` seconds. `beats`: whoever asks sends a
+    heartbeat at once where the page says that one is waited for, so such a page is an answer too."""
     loop = asyncio.get_running_loop()
     end = loop.time() + wait
     with db.bell.listen(site_id, EVERYWHERE) as news:
         while True:
             news.clear()
-            found = await db.read(lambda conn: page(conn, site_id, since, limit))
+            found = await db.read(lambda conn: page(conn, site_id, since, limit, beats=beats))
             left = end - loop.time()
-            if found.items or left <= 0 or db.bell.closed:
+            if found.items or found.beat or left <= 0 or db.bell.closed:
                 return found
             with suppress(TimeoutError):
                 await asyncio.wait_for(news.wait(), left)
 
 
-def page(conn: Connection, site_id: str, since: Cursor, limit: int) -> FeedPage:
+def page(conn: Connection, site_id: str, since: Cursor, limit: int, *, beats: bool = False) -> FeedPage:
     """What every site gets comes first, so that a node's workflow is there before the node."""
     last, floor = bounds(conn, site_id)
     since = _checked(since, last, floor)
@@ -96,6 +99,7 @@ def page(conn: Connection, site_id: str, since: Cursor, limit: int) -> FeedPage:
         # At the end nothing is left to read, also where its last row was a tombstone that is forgotten.
         next=str(since.moved(read if more else last)),
         more=more,
+        beat=beats and commands.is_due(conn, site_id),
     )
 
 

@@ -4,8 +4,11 @@ import asyncio
 import logging
 import random
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
+from sqlalchemy import Connection
+
+from pureboot.central import alerts, commands, outages
 from pureboot.central.clock import Clock
 from pureboot.central.compaction import compact
 from pureboot.central.content import named_digests
@@ -37,6 +40,12 @@ class Housekeeping:
     async def round(self) -> None:
         now = self.clock.now()
         await self.db.write(lambda conn: compact(conn, self.keep_tombstones, now))
+        await self.db.write(lambda conn: _forget(conn, now))
         named = await self.db.read(named_digests)
         if gone := await asyncio.to_thread(self.unnamed.sweep, named, now):
             log.info("content that no name stands for is removed: files=%d", len(gone))
+
+
+def _forget(conn: Connection, now: datetime) -> None:
+    for part in (alerts, commands, outages):
+        part.forget(conn, now)

@@ -16,6 +16,7 @@ from sqlalchemy import URL, Connection
 from pureboot.central import accounts, engines
 from pureboot.central.app import create_app
 from pureboot.central.bell import Bell
+from pureboot.central.browsers import SessionLife
 from pureboot.central.clock import Clock, SystemClock
 from pureboot.central.content import Shelf
 from pureboot.central.db import Database
@@ -25,7 +26,11 @@ from pureboot.central.generation import begin_anew, generation_of
 from pureboot.central.housekeeping import Housekeeping
 from pureboot.central.ingest import Ingest
 from pureboot.central.metrics import Metrics
+from pureboot.central.news import News
+from pureboot.central.passwords import Passwords
+from pureboot.central.patience import Patience
 from pureboot.central.unnamed import Unnamed
+from pureboot.central.watch import Watch
 from pureboot.config.central import CentralSettings
 from pureboot.core.errors import SettingsError
 from pureboot.storage.lock import FolderLock
@@ -42,10 +47,13 @@ class Central:
     app: FastAPI
     db: Database
     housekeeping: Housekeeping
+    watch: Watch
+    news: News
 
     def stop_waiting(self) -> None:
-        """Long polls answer at once from now on."""
+        """Long polls answer at once from now on, and the streams of open pages end."""
         self.db.bell.close()
+        self.news.close()
 
 
 @contextmanager
@@ -66,9 +74,13 @@ def build(settings: CentralSettings, clock: Clock | None = None) -> Iterator[Cen
             gate=Gate(settings.max_pushes),
             metrics=Metrics(),
             max_body_bytes=settings.max_body_bytes,
+            passwords=Passwords(),
+            patience=Patience(),
+            session_life=SessionLife(timedelta(hours=settings.session_idle), timedelta(hours=settings.session_longest)),
+            news=News(db),
         )
         housekeeping = Housekeeping(db, clock, timedelta(days=settings.tombstone_days), Unnamed(shelf))
-        yield Central(create_app(services), db, housekeeping)
+        yield Central(create_app(services), db, housekeeping, Watch(db, clock), services.news)
 
 
 def post_restore(settings: CentralSettings, *, known: int = 0) -> int:
@@ -150,7 +162,7 @@ async def run(settings: CentralSettings) -> None:
     with bind(settings.host, settings.port) as sock, build(settings) as central, _until_told(central) as stop:
         host, port = sock.getsockname()[:2]
         async with asyncio.TaskGroup() as group:
-            keeping = group.create_task(central.housekeeping.run())
+            works = [group.create_task(part.run()) for part in (central.housekeeping, central.watch)]
             await serve_http(
                 central.app,
                 sock,
@@ -162,7 +174,8 @@ async def run(settings: CentralSettings) -> None:
                 certfile=settings.tls_certfile,
                 keyfile=settings.tls_keyfile,
             )
-            keeping.cancel()
+            for work in works:
+                work.cancel()
 
 
 @contextmanager

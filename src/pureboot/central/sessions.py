@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select, update
 
-from pureboot.central import notices
+from pureboot.central import alerts
 from pureboot.central import tables as t
 from pureboot.central.accounts import Agent
 from pureboot.central.sql import count, locked, one, rows_of
@@ -71,8 +71,16 @@ def alarm_of_push(conn: Connection, agent: Agent, epoch: str, now: datetime) -> 
 
 
 def alarm(conn: Connection, agent: Agent, epoch: str, holder: Row[Any], now: datetime) -> None:
-    detail = {"agent_id": agent.id, "holder_epoch": holder.session_epoch, "holder_fence": holder.fence}
-    notices.record(conn, agent.site_id, "fenced", epoch, detail, now)
+    alerts.happened(
+        conn,
+        agent.site_id,
+        "fenced",
+        now,
+        subject=epoch,
+        agent_id=agent.id,
+        holder_epoch=holder.session_epoch,
+        holder_fence=holder.fence,
+    )
 
 
 def _fenced(why: str) -> Fenced:

@@ -1,20 +1,23 @@
 """Sites: a location with its own agent."""
 
+from collections import Counter as Tally
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, delete, func, insert, or_, select, update
 
-from pureboot.central import epochs, notices
+from pureboot.central import alerts, epochs
 from pureboot.central import tables as t
-from pureboot.central.accounts import Beat, beats, status_of
-from pureboot.central.bodies import SiteHealth, SitePatch, SiteView
+from pureboot.central.accounts import Beat, beats, status_after, status_of
+from pureboot.central.bodies import Fleet, SiteHealth, SitePatch, SiteView
 from pureboot.central.clock import new_id
 from pureboot.central.positions import close_feed, open_feed, publish
-from pureboot.central.sql import count, locked, one, page_by, rows_of, tally
-from pureboot.core.errors import Clash, Invalid, NotFound
+from pureboot.central.sql import count, locked, one, rows_of, tally
+from pureboot.core.errors import Clash, Invalid, Malformed, NotFound
 from pureboot.core.lifecycle import Autonomy
-from pureboot.wire.messages import AgentMetrics, ListPage, SiteDocument, SiteFields
+from pureboot.wire.messages import AgentMetrics, AgentStatus, ListPage, SiteDocument, SiteFields
 
 _REF = one("ref")
 _NAMED = select(t.site).where(or_(t.site.c.id == _REF, t.site.c.name == _REF)).order_by(t.site.c.id)
@@ -95,7 +98,7 @@ def _check_no_circle(conn: Connection, parent: SiteDocument, id: str) -> None:
 def remove(conn: Connection, ref: str) -> None:
     """Raises Clash while it has nodes or sites below it. Its agent's credential ends with it."""
     site = find(conn, ref, lock=True)
-    for table in (t.agent_token, t.agent, t.site_notice, t.epoch_account):
+    for table in (t.agent_token, t.agent, t.site_outage, t.alert, t.site_command, t.epoch_account):
         conn.execute(delete(table).where(table.c.site_id == site.id))
     # Whoever is about to publish here waits now, and then finds no feed; what was published before counts below.
     close_feed(conn, site.id)
@@ -109,21 +112,148 @@ def remove(conn: Connection, ref: str) -> None:
 
 
 def view(conn: Connection, ref: str, now: datetime) -> SiteView:
-    site = find(conn, ref)
-    return _view(site, beats(conn, [site.id]).get(site.id), now)
+    return _views(conn, [find(conn, ref)], now)[0]
 
 
-def page(conn: Connection, cursor: str | None, limit: int, now: datetime) -> ListPage[SiteView]:
-    rows, more = page_by(conn, select(t.site), t.site.c.name, cursor, limit)
-    heard = beats(conn, [row.id for row in rows])
-    items = [_view(document(row), heard.get(row.id), now) for row in rows]
-    return ListPage(items=items, next_cursor=items[-1].name if more else None)
+@dataclass(frozen=True, slots=True)
+class SiteFilter:
+    """`text` is looked for in names and descriptions. By `problems`: what needs a person comes first."""
+
+    text: str = ""
+    status: AgentStatus | None = None
+    order: Literal["name", "problems"] = "name"
 
 
-def _view(site: SiteDocument, beat: Beat | None, now: datetime) -> SiteView:
-    return SiteView(
-        **site.model_dump(), agent_status=status_of(beat, now), agent_last_seen=beat.last_seen if beat else None
+EVERY_SITE = SiteFilter()
+
+
+def page(
+    conn: Connection, cursor: str | None, limit: int, now: datetime, wanted: SiteFilter = EVERY_SITE
+) -> ListPage[SiteView]:
+    lines = sorted((line for line in _lines(conn, now) if line.fits(wanted)), key=lambda line: line.place(wanted.order))
+    if cursor is not None:
+        lines = [line for line in lines if line.place(wanted.order) > _place(cursor, wanted.order)]
+    shown = lines[:limit]
+    items = _views(conn, _documents(conn, [line.id for line in shown]), now)
+    return ListPage(items=items, next_cursor=shown[-1].cursor(wanted.order) if len(lines) > limit else None)
+
+
+def fleet(conn: Connection, now: datetime) -> Fleet:
+    lines = _lines(conn, now)
+    return Fleet(
+        sites=Tally(line.status for line in lines),
+        sites_total=len(lines),
+        nodes_total=count(conn, t.node, t.node.c.deleted_at.is_(None)),
+        conflicts_pending=sum(line.conflicts for line in lines),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """What a site is sorted and found by. There are some thousand sites at most, so all of them are looked at."""
+
+    id: str
+    name: str
+    description: str
+    status: AgentStatus
+    failed: int
+    conflicts: int
+
+    def fits(self, wanted: SiteFilter) -> bool:
+        text = wanted.text.strip().casefold()
+        return (wanted.status in (None, self.status)) and (
+            text in self.name.casefold() or text in self.description.casefold()
+        )
+
+    def place(self, order: str) -> tuple[int, str]:
+        return (self.urgency if order == "problems" else 0), self.name
+
+    def cursor(self, order: str) -> str:
+        return f"{self.urgency}:{self.name}" if order == "problems" else self.name
+
+    @property
+    def urgency(self) -> int:
+        if self.status is AgentStatus.OFFLINE:
+            return 0
+        if self.failed or self.conflicts:
+            return 1
+        return {AgentStatus.DEGRADED: 2, AgentStatus.UNKNOWN: 3}.get(self.status, 4)
+
+
+def _place(cursor: str, order: str) -> tuple[int, str]:
+    """Raises Malformed."""
+    if order == "name":
+        return 0, cursor
+    urgency, colon, name = cursor.partition(":")
+    if not colon or urgency not in "01234" or len(urgency) != 1:
+        raise Malformed("This cursor is not one that a list gave out.", code="malformed_cursor")
+    return int(urgency), name
+
+
+_PENDING = select(t.sync_conflict.c.site_id, func.count()).where(t.sync_conflict.c.status == "pending")
+_PENDING = _PENDING.group_by(t.sync_conflict.c.site_id)
+_LINES = select(
+    t.site.c.id,
+    t.site.c.name,
+    t.site.c.description,
+    t.agent.c.last_seen,
+    t.agent.c.interval_seconds,
+    t.agent.c.metrics["failed_queue_items"].as_integer().label("failed"),
+).join_from(t.site, t.agent, (t.agent.c.site_id == t.site.c.id) & t.agent.c.replaced_at.is_(None), isouter=True)
+
+
+def _lines(conn: Connection, now: datetime) -> list[_Line]:
+    disputed = tally(conn, _PENDING)
+    return [
+        _Line(
+            id=row.id,
+            name=row.name,
+            description=row.description,
+            status=status_after(row.last_seen, row.interval_seconds, now),
+            failed=row.failed or 0,
+            conflicts=disputed.get(row.id, 0),
+        )
+        for row in conn.execute(_LINES)
+    ]
+
+
+def _documents(conn: Connection, ids: Sequence[str]) -> list[SiteDocument]:
+    found = {row.id: document(row) for row in conn.execute(select(t.site).where(t.site.c.id.in_(ids)))}
+    return [found[id] for id in ids]
+
+
+def _views(conn: Connection, documents: Sequence[SiteDocument], now: datetime) -> list[SiteView]:
+    ids = [site.id for site in documents]
+    heard = beats(conn, ids)
+    nodes = select(t.node.c.home_site_id, func.count()).where(
+        t.node.c.home_site_id.in_(ids), t.node.c.deleted_at.is_(None)
+    )
+    machines = tally(conn, nodes.group_by(t.node.c.home_site_id))
+    disputed = tally(conn, _PENDING.where(t.sync_conflict.c.site_id.in_(ids)))
+    return [
+        SiteView(
+            **site.model_dump(),
+            **_told(heard.get(site.id), now),
+            nodes_total=machines.get(site.id, 0),
+            conflicts_pending=disputed.get(site.id, 0),
+        )
+        for site in documents
+    ]
+
+
+def _told(beat: Beat | None, now: datetime) -> dict[str, Any]:
+    """What a site's agent said last."""
+    if beat is None or beat.last_seen is None:
+        return {}
+    metrics = AgentMetrics.model_validate(beat.metrics)
+    return {
+        "agent_status": status_of(beat, now),
+        "agent_last_seen": beat.last_seen,
+        "pending_queue_items": metrics.pending_queue_items,
+        "failed_queue_items": metrics.failed_queue_items,
+        "cache_hit_rate": metrics.cache_hit_rate,
+        "readiness": metrics.readiness,
+    }
 
 
 def health(conn: Connection, ref: str, now: datetime) -> SiteHealth:
@@ -141,6 +271,6 @@ def health(conn: Connection, ref: str, now: datetime) -> SiteHealth:
         nodes=counts,
         nodes_total=sum(counts.values()),
         conflicts_pending=count(conn, t.sync_conflict, *pending),
-        notices=notices.newest(conn, site.id),
+        notices=alerts.notices(conn, site.id),
         epoch_gaps=epochs.gaps(conn, site.id),
     )

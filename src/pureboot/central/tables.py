@@ -236,7 +236,8 @@ agent = Table(
     Column("agent_url", Text, nullable=False),
     Column("interval_seconds", Integer, nullable=False),
     Column("metrics", JSON, nullable=False),
-    Column("commands", JSON, nullable=False),
+    Column("report", JSON),
+    Column("failed_items", Integer, nullable=False, server_default="0"),
     Column("last_seen", Moment),
     Column("created_at", Moment, nullable=False),
     Column("replaced_at", Moment),
@@ -259,17 +260,96 @@ epoch_account = Table(
     Column("reported_at", Moment, nullable=False),
 )
 
-# What an operator of a site should know and no node has in its log: an alarm, or an item of no known node given up.
-site_notice = Table(
-    "site_notice",
+# When central last looked at how silent its agents are, and since when it has done so without a gap.
+watch = Table(
+    "watch",
     metadata,
-    Column("site_id", String(64), primary_key=True),
-    Column("kind", String(32), primary_key=True),
-    Column("subject", String(64), primary_key=True),
+    Column("id", Integer, primary_key=True),
+    Column("at", Moment),
+    Column("back_at", Moment),
+)
+
+# `began_at`: the last sign of life before it. `offline_at`: when it had lasted long enough to be more than a hiccup.
+# What stands below `ended_at` is known with the heartbeat that ended it; `central_back_at` only where central itself
+# was away.
+site_outage = Table(
+    "site_outage",
+    metadata,
+    _id(),
+    Column("site_id", String(64), nullable=False),
+    Column("agent_id", String(64), nullable=False),
+    Column("began_at", Moment, nullable=False),
+    Column("noticed_at", Moment, nullable=False),
+    Column("offline_at", Moment),
+    Column("ended_at", Moment),
+    Column("agent_offline_seconds", BigInteger),
+    Column("agent_back_at", Moment),
+    Column("agent_uptime_seconds", BigInteger),
+    Column("central_back_at", Moment),
+    Index(None, "site_id", "id"),
+)
+Index(
+    "uq_site_outage_open",
+    site_outage.c.site_id,
+    unique=True,
+    sqlite_where=text("ended_at IS NULL"),
+    postgresql_where=text("ended_at IS NULL"),
+)
+
+# What an operator should know. It stands until what it is about has ended, or for a while; then the next is a new row.
+alert = Table(
+    "alert",
+    metadata,
+    _id(),
+    Column("site_id", String(64), nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("severity", String(16), nullable=False),
+    Column("subject", String(64), nullable=False),
+    Column("message", Text, nullable=False),
     Column("detail", JSON, nullable=False),
     Column("times", BigInteger, nullable=False),
     Column("first_at", Moment, nullable=False),
     Column("last_at", Moment, nullable=False),
+    Column("ended_at", Moment),
+    Column("acknowledged_by", String(200)),
+    Column("acknowledged_at", Moment),
+    Index(None, "site_id", "id"),
+)
+Index(
+    "uq_alert_standing",
+    alert.c.site_id,
+    alert.c.kind,
+    alert.c.subject,
+    unique=True,
+    sqlite_where=text("ended_at IS NULL"),
+    postgresql_where=text("ended_at IS NULL"),
+)
+
+# What a person asked of a site's agent. `handed_at`: when a heartbeat's answer last carried it; it does until the agent
+# has said what became of it.
+site_command = Table(
+    "site_command",
+    metadata,
+    _id(),
+    Column("site_id", String(64), nullable=False),
+    Column("command", String(32), nullable=False),
+    Column("item_id", String(64), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("person", String(200), nullable=False),
+    Column("asked_at", Moment, nullable=False),
+    Column("handed_at", Moment),
+    Column("done_at", Moment),
+    Column("outcome", String(16)),
+    Column("message", Text, nullable=False),
+    Index(None, "site_id", "id"),
+)
+# What waits is looked up by every long poll of every agent.
+Index(
+    "ix_site_command_waiting",
+    site_command.c.site_id,
+    sqlite_where=text("done_at IS NULL"),
+    postgresql_where=text("done_at IS NULL"),
 )
 
 # One row for each site: a new token voids the one before.
@@ -287,7 +367,30 @@ admin_credential = Table(
     metadata,
     Column("token_hash", String(64), primary_key=True),
     Column("name", String(200), nullable=False),
+    Column("role", String(16), nullable=False, server_default="admin"),
     Column("created_at", Moment, nullable=False),
+)
+
+# Who signs in to the pages. `name` is in lower case, and what history calls them.
+person = Table(
+    "person",
+    metadata,
+    _id("name"),
+    Column("role", String(16), nullable=False),
+    Column("password_hash", Text, nullable=False),
+    Column("disabled_at", Moment),
+    *_times(),
+)
+
+# A browser that is signed in. `used_at` is written now and then only; `expires_at` is the latest end.
+person_session = Table(
+    "person_session",
+    metadata,
+    Column("token_hash", String(64), primary_key=True),
+    Column("name", ForeignKey("person.name"), nullable=False, index=True),
+    Column("created_at", Moment, nullable=False),
+    Column("used_at", Moment, nullable=False),
+    Column("expires_at", Moment, nullable=False),
 )
 
 # `expected_rev`: the revision of the node's state that the next item of this chain is made on; none: on no revision

@@ -2,12 +2,13 @@
 
 from enum import StrEnum
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
 from pureboot.cli import names, show
 from pureboot.cli.options import AsJson, Site, given, group
-from pureboot.cli.remote import central
+from pureboot.cli.remote import Row, central
 from pureboot.core.boot import DefaultAction
 from pureboot.core.lifecycle import Autonomy
 from pureboot.core.node import LocalBoot
@@ -168,6 +169,90 @@ def health(site: Site, json: AsJson = False) -> None:
     with central() as remote:
         row = remote.get(f"sites/{names.site(remote, site)['id']}/health")
     show.record(row, json=json)
+
+
+@app.command()
+def outages(site: Site, json: AsJson = False) -> None:
+    """List when a site's agent was not heard, the newest first, and what is known of it."""
+    columns = {"BEGAN": "began_at", "OFFLINE": "offline_at", "ENDED": "ended_at", "WHAT IS KNOWN": "account"}
+    with central() as remote:
+        rows = remote.listing(f"sites/{names.site(remote, site)['id']}/outages", limit="1000")
+    show.listing(rows, columns, json=json, empty="This site's agent has been heard all the time.")
+
+
+@app.command()
+def queue(site: Site, json: AsJson = False) -> None:
+    """Show what failed of a site's outbox, as its agent told it last, and what became of what was asked of it."""
+    failed = {
+        "ID": "id",
+        "TYPE": "item_type",
+        "NODE": "lane",
+        "ATTEMPTS": "attempts",
+        "CREATED": "created_at",
+        "LAST ERROR": "last_error",
+    }
+    asked = {
+        "ASKED": "asked_at",
+        "COMMAND": "command",
+        "ITEM": "item_id",
+        "BY": "person",
+        "OUTCOME": "outcome",
+        "WHY": "message",
+    }
+    with central() as remote:
+        row = remote.get(f"sites/{names.site(remote, site)['id']}/queue")
+    if json:
+        show.as_json(row)
+        return
+    when = show.text(row["told_at"])
+    typer.echo(f"{row['pending']} items wait and {row['failed']} failed, as its agent said at {when}.")
+    if row["items"]:
+        show.listing(row["items"], failed, json=False, empty="")
+    if row["commands"]:
+        show.listing(row["commands"], asked, json=False, empty="")
+
+
+Item = Annotated[str, typer.Argument(metavar="ITEM", help="Id of a failed item; `pureboot site queue` shows them.")]
+
+
+@app.command()
+def requeue(site: Site, item: Item, json: AsJson = False) -> None:
+    """Ask a site's agent to offer a failed item again."""
+    _ask(site, f"queue/{quote(item, safe='')}/requeue", f"The agent is asked to offer {item} again.", json)
+
+
+@app.command()
+def discard(
+    site: Site,
+    item: Item,
+    reason: Annotated[str, typer.Option(help="Why it is given up; central keeps it.")] = "",
+    json: AsJson = False,
+) -> None:
+    """Ask a site's agent to give an item up for good."""
+    path = f"queue/{quote(item, safe='')}/discard"
+    _ask(site, path, f"The agent is asked to give {item} up.", json, body={"reason": reason})
+
+
+@app.command()
+def sync(site: Site, json: AsJson = False) -> None:
+    """Ask a site's agent to hear central out, and to fetch what it wants."""
+    _ask(site, "sync", "The agent is asked to hear central out.", json)
+
+
+@app.command()
+def invalidate(
+    site: Site,
+    name: Annotated[str, typer.Argument(metavar="CATEGORY/PATH", help="The file to drop.")],
+    json: AsJson = False,
+) -> None:
+    """Ask a site's agent to drop a file from its cache; what its policy asks for is fetched again."""
+    _ask(site, f"cache/{quote(name)}/invalidate", f"The agent is asked to drop {name}.", json)
+
+
+def _ask(site: str, path: str, sentence: str, json: bool, body: Row | None = None) -> None:
+    with central() as remote:
+        answer = remote.send("POST", f"sites/{names.site(remote, site)['id']}/{path}", json=body)
+    show.said(answer, f"{sentence} `pureboot site queue` shows what becomes of it.", json=json)
 
 
 @app.command()

@@ -56,6 +56,13 @@ class CentralSettings(Settings):
         description="Days that the feed tells of deletions; an agent that was away for longer reads everything anew.",
     )
 
+    session_idle: float = Field(
+        default=8, gt=0, description="Hours a person stays signed in without doing anything; a working day."
+    )
+    session_longest: float = Field(
+        default=72, gt=0, description="Hours after which a person signs in again in any case; over a weekend."
+    )
+
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severity that is logged; info is a line for what an operator cares about."
     )

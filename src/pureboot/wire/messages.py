@@ -17,6 +17,7 @@ from pureboot.core.lifecycle import TRANSITIONS, Autonomy, By, Edge, NodeState, 
 from pureboot.core.mac import MacAddress
 from pureboot.core.node import DoneWhen, InstallMethod, LocalBoot, clean_facts, printable
 from pureboot.core.reconcile import Resolution, Strategy
+from pureboot.wire.beats import BeatReport, Command
 
 MESSAGE_LENGTH = 2000
 # What a database's integer holds; a number beyond it is a field's mistake, not an item that can never be stored.
@@ -468,12 +469,14 @@ class FeedItem(Lenient):
 
 
 class FeedPage(Lenient):
-    """`next` is opaque: the site's position and the one of workflows and content."""
+    """`next` is opaque: the site's position and the one of workflows and content. `beat`: somebody waits for this
+    agent's next heartbeat."""
 
     generation: int
     items: list[FeedItem]
     next: str
     more: bool
+    beat: bool = False
 
 
 # Agents
@@ -548,7 +551,8 @@ class ReadinessReport(Lenient):
 
 
 class AgentMetrics(Lenient):
-    """What a heartbeat says of its site. Names and defaults of the offline fields are the user's contract."""
+    """What a heartbeat says of its site. Names and defaults of the offline fields are the user's contract. `report` is
+    only in the heartbeat itself; an agent of before has none."""
 
     version: str = ""
     uptime_seconds: int = 0
@@ -557,6 +561,8 @@ class AgentMetrics(Lenient):
     active_boots: int = 0
     cache_hit_rate: float = 0.0
     cache_bytes: int = 0
+    cache_limit_bytes: int = 0
+    cache_files: int = 0
     disk_free_bytes: int = 0
     readiness: ReadinessSummary = ReadinessSummary()
     last_sync_at: datetime | None = None
@@ -568,6 +574,8 @@ class AgentMetrics(Lenient):
     failed_queue_items: int = 0
     conflicts_pending: int = 0
 
+    report: BeatReport | None = None
+
 
 class Heartbeat(Strict):
     agent_id: str
@@ -577,7 +585,7 @@ class Heartbeat(Strict):
 
 class HeartbeatAnswer(Lenient):
     status: Literal["ok"] = "ok"
-    commands: list[dict[str, Any]] = []
+    commands: list[Command] = []
 
 
 # What machines send to an agent (and administrators to central): unknown fields are ignored.

@@ -76,7 +76,7 @@ class Status:
         return JSONResponse(self._status())
 
     def _status(self) -> dict[str, Any]:
-        metrics = self._heartbeat.collect().model_dump(mode="json")
+        metrics = self._heartbeat.collect().model_dump(mode="json", exclude={"report"})
         document = self._site.document
         about = {
             "site": document.model_dump(mode="json") if document else None,

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from pureboot.central import accounts
+from pureboot.central import accounts, heartbeats
 from pureboot.central.edge import AsCurrentAgent, Central, GuardedRoute, OpenRoute
 from pureboot.core.errors import Forbidden
 from pureboot.wire.messages import AgentCredential, AgentRegistration, Heartbeat, HeartbeatAnswer
@@ -23,4 +23,4 @@ async def heartbeat(central: Central, agent: AsCurrentAgent, beat: Heartbeat) ->
     if beat.agent_id != agent.id:
         raise Forbidden("This credential is another agent's.", code="not_yours")
     now = central.clock.now()
-    return await central.db.write(lambda conn: accounts.heartbeat(conn, agent, beat, now))
+    return await central.db.write(lambda conn: heartbeats.heard(conn, agent, beat, now))

@@ -14,7 +14,7 @@ from pureboot.central.bodies import (
     UndoBody,
 )
 from pureboot.central.conflict_views import Which
-from pureboot.central.edge import AsAdmin, Central, Cursor, GuardedRoute, Limit
+from pureboot.central.edge import AsOperator, AsViewer, Central, Cursor, GuardedRoute, Limit
 from pureboot.central.settlement import Seen, Verdict
 from pureboot.core.reconcile import ConflictType
 from pureboot.wire.messages import ListPage
@@ -27,7 +27,7 @@ Text = Annotated[str | None, Query(max_length=200, description="part of a MAC ad
 @routes.get("/conflicts")
 async def list_conflicts(
     central: Central,
-    _: AsAdmin,
+    _: AsViewer,
     site: str | None = None,
     status: Which = "pending",
     type: ConflictType | None = None,
@@ -41,16 +41,16 @@ async def list_conflicts(
 
 
 @routes.post("/conflicts/resolve")
-async def resolve_conflicts(central: Central, admin: AsAdmin, body: ResolveMany) -> ResolvedMany:
+async def resolve_conflicts(central: Central, person: AsOperator, body: ResolveMany) -> ResolvedMany:
     """Many at once, each for itself: what cannot be settled this way is refused and says why."""
     now = central.clock.now()
-    return await central.db.write(lambda conn: conflict_views.resolve_many(conn, body, admin.name, now))
+    return await central.db.write(lambda conn: conflict_views.resolve_many(conn, body, person.name, now))
 
 
 @routes.get("/sites/{site}/conflicts")
 async def site_conflicts(
     central: Central,
-    _: AsAdmin,
+    _: AsViewer,
     site: str,
     status: Which = "pending",
     type: ConflictType | None = None,
@@ -64,17 +64,17 @@ async def site_conflicts(
 
 
 @routes.get("/sites/{site}/conflicts/{conflict}")
-async def get_conflict(central: Central, _: AsAdmin, site: str, conflict: str) -> ConflictView:
+async def get_conflict(central: Central, _: AsViewer, site: str, conflict: str) -> ConflictView:
     now = central.clock.now()
     return await central.db.read(lambda conn: conflict_views.view(conn, site, conflict, now))
 
 
 @routes.post("/sites/{site}/conflicts/{conflict}/resolve")
 async def resolve_conflict(
-    central: Central, admin: AsAdmin, site: str, conflict: str, body: ResolveBody
+    central: Central, person: AsOperator, site: str, conflict: str, body: ResolveBody
 ) -> ConflictView:
     now = central.clock.now()
-    verdict, seen = Verdict(body.resolution, admin.name, body.comment, now), Seen(body.version, body.state_rev)
+    verdict, seen = Verdict(body.resolution, person.name, body.comment, now), Seen(body.version, body.state_rev)
     await central.db.write(
         lambda conn: settlement.resolve(conn, sites.find(conn, site).id, conflict, verdict, seen),
     )
@@ -82,10 +82,12 @@ async def resolve_conflict(
 
 
 @routes.post("/sites/{site}/conflicts/{conflict}/undo")
-async def undo_resolution(central: Central, admin: AsAdmin, site: str, conflict: str, body: UndoBody) -> ConflictView:
+async def undo_resolution(
+    central: Central, person: AsOperator, site: str, conflict: str, body: UndoBody
+) -> ConflictView:
     """Takes the last decision back, while nothing has happened since: the conflict is open again."""
     now, seen = central.clock.now(), Seen(body.version, body.state_rev)
     await central.db.write(
-        lambda conn: settlement.undo(conn, sites.find(conn, site).id, conflict, admin.name, body.comment, now, seen),
+        lambda conn: settlement.undo(conn, sites.find(conn, site).id, conflict, person.name, body.comment, now, seen),
     )
     return await central.db.read(lambda conn: conflict_views.view(conn, site, conflict, now))

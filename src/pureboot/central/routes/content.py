@@ -9,7 +9,7 @@ from fastapi.responses import FileResponse
 
 from pureboot.central import content
 from pureboot.central.content import check_path
-from pureboot.central.edge import AsAdmin, AsAnyone, Central, Cursor, GuardedRoute, Limit
+from pureboot.central.edge import AsAdmin, AsAnyone, AsViewer, Central, Cursor, GuardedRoute, Limit
 from pureboot.core.errors import Malformed, NotFound
 from pureboot.wire.messages import ContentCategory, ContentDocument, ListPage
 
@@ -24,7 +24,7 @@ class File(FileResponse):
 @routes.get("/content")
 async def list_content(
     central: Central,
-    _: AsAdmin,
+    _: AsViewer,
     category: ContentCategory | None = None,
     limit: Limit = 100,
     cursor: Cursor = None,

@@ -13,7 +13,7 @@ from pureboot.central.bodies import (
     NodePatch,
     RegisteredNode,
 )
-from pureboot.central.edge import AsAdmin, Central, Cursor, GuardedRoute, Limit
+from pureboot.central.edge import AsAdmin, AsOperator, AsViewer, Central, Cursor, GuardedRoute, Limit
 from pureboot.central.node_rows import document
 from pureboot.wire.messages import EventBody, ListPage, NodeDocument, ReportBody
 
@@ -23,7 +23,7 @@ routes = APIRouter(route_class=GuardedRoute, tags=["nodes"])
 @routes.get("/nodes")
 async def list_nodes(
     central: Central,
-    _: AsAdmin,
+    _: AsViewer,
     mac: str | None = None,
     state: str | None = None,
     site: str | None = None,
@@ -34,13 +34,13 @@ async def list_nodes(
 
 
 @routes.post("/nodes", status_code=201)
-async def create_node(central: Central, _: AsAdmin, body: NodeCreate) -> NodeDocument:
+async def create_node(central: Central, _: AsOperator, body: NodeCreate) -> NodeDocument:
     now = central.clock.now()
     return await central.db.write(lambda conn: nodes.create(conn, body, now))
 
 
 @routes.post("/nodes/register", responses={201: {"model": RegisteredNode}})
-async def register_node(central: Central, _: AsAdmin, body: AdminRegisterBody, response: Response) -> RegisteredNode:
+async def register_node(central: Central, _: AsOperator, body: AdminRegisterBody, response: Response) -> RegisteredNode:
     now = central.clock.now()
     node, is_new = await central.db.write(lambda conn: nodes.register(conn, body, now))
     response.status_code = 201 if is_new else 200
@@ -48,12 +48,12 @@ async def register_node(central: Central, _: AsAdmin, body: AdminRegisterBody, r
 
 
 @routes.get("/nodes/{node}")
-async def get_node(central: Central, _: AsAdmin, node: str) -> NodeDocument:
+async def get_node(central: Central, _: AsViewer, node: str) -> NodeDocument:
     return await central.db.read(lambda conn: document(nodes.find(conn, node)))
 
 
 @routes.patch("/nodes/{node}")
-async def change_node(central: Central, _: AsAdmin, node: str, patch: NodePatch) -> NodeDocument:
+async def change_node(central: Central, _: AsOperator, node: str, patch: NodePatch) -> NodeDocument:
     now = central.clock.now()
     return await central.db.write(lambda conn: nodes.edit(conn, node, patch, now))
 
@@ -65,26 +65,26 @@ async def delete_node(central: Central, _: AsAdmin, node: str) -> None:
 
 
 @routes.patch("/nodes/{node}/state")
-async def set_state(central: Central, admin: AsAdmin, node: str, body: AdminStateBody) -> NodeDocument:
+async def set_state(central: Central, admin: AsOperator, node: str, body: AdminStateBody) -> NodeDocument:
     now = central.clock.now()
     return await central.db.write(lambda conn: steps.set_state(conn, node, body, admin.name, now))
 
 
 @routes.post("/nodes/{node}/event")
-async def node_event(central: Central, _: AsAdmin, node: str, body: EventBody) -> EventAnswer:
+async def node_event(central: Central, _: AsOperator, node: str, body: EventBody) -> EventAnswer:
     now = central.clock.now()
     return await central.db.write(lambda conn: steps.event(conn, node, body, now))
 
 
 @routes.post("/report")
-async def report(central: Central, _: AsAdmin, body: ReportBody) -> EventAnswer:
+async def report(central: Central, _: AsOperator, body: ReportBody) -> EventAnswer:
     now = central.clock.now()
     return await central.db.write(lambda conn: steps.report(conn, body, now))
 
 
 @routes.get("/nodes/{node}/history")
 async def node_history(
-    central: Central, _: AsAdmin, node: str, limit: Limit = 100, cursor: Cursor = None
+    central: Central, _: AsViewer, node: str, limit: Limit = 100, cursor: Cursor = None
 ) -> ListPage[HistoryRow]:
     return await central.db.read(
         lambda conn: node_log.history(conn, nodes.canonical_id(conn, node), cursor, limit),
@@ -93,7 +93,7 @@ async def node_history(
 
 @routes.get("/nodes/{node}/events")
 async def node_events(
-    central: Central, _: AsAdmin, node: str, limit: Limit = 100, cursor: Cursor = None
+    central: Central, _: AsViewer, node: str, limit: Limit = 100, cursor: Cursor = None
 ) -> ListPage[EventRow]:
     return await central.db.read(
         lambda conn: node_log.events(conn, nodes.canonical_id(conn, node), cursor, limit),

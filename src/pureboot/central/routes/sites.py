@@ -1,19 +1,44 @@
 """Sites and their agents' tokens. A site is named by its id or its name."""
 
-from fastapi import APIRouter
+from typing import Annotated, Literal
 
-from pureboot.central import accounts, nodes, sites
-from pureboot.central.bodies import SiteHealth, SitePatch, SiteView, SyncRequested, TokenAnswer
-from pureboot.central.edge import AsAdmin, Central, Cursor, GuardedRoute, Limit
-from pureboot.wire.messages import ListPage, NodeDocument, SiteFields
+from fastapi import APIRouter, Path, Query
+from sqlalchemy import Connection
+
+from pureboot.central import accounts, commands, heartbeats, nodes, outages, sites
+from pureboot.central.accounts import Person
+from pureboot.central.bodies import (
+    CommandRequested,
+    CommandView,
+    GiveUpBody,
+    Outage,
+    SiteHealth,
+    SitePatch,
+    SiteQueue,
+    SiteView,
+    TokenAnswer,
+)
+from pureboot.central.edge import AsAdmin, AsOperator, AsViewer, Central, Cursor, GuardedRoute, Limit, Services
+from pureboot.central.sites import SiteFilter
+from pureboot.wire.messages import AgentStatus, ListPage, NodeDocument, SiteFields
 
 routes = APIRouter(route_class=GuardedRoute, tags=["sites"])
 
+ItemId = Annotated[str, Path(max_length=64)]
+
 
 @routes.get("/sites")
-async def list_sites(central: Central, _: AsAdmin, limit: Limit = 100, cursor: Cursor = None) -> ListPage[SiteView]:
-    now = central.clock.now()
-    return await central.db.read(lambda conn: sites.page(conn, cursor, limit, now))
+async def list_sites(
+    central: Central,
+    _: AsViewer,
+    q: Annotated[str, Query(max_length=200, description="text in the name or the description")] = "",
+    status: AgentStatus | None = None,
+    order: Annotated[Literal["name", "problems"], Query(description="`problems`: what needs a person first")] = "name",
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> ListPage[SiteView]:
+    now, wanted = central.clock.now(), SiteFilter(q, status, order)
+    return await central.db.read(lambda conn: sites.page(conn, cursor, limit, now, wanted))
 
 
 @routes.post("/sites", status_code=201)
@@ -24,7 +49,7 @@ async def create_site(central: Central, _: AsAdmin, fields: SiteFields) -> SiteV
 
 
 @routes.get("/sites/{site}")
-async def get_site(central: Central, _: AsAdmin, site: str) -> SiteView:
+async def get_site(central: Central, _: AsViewer, site: str) -> SiteView:
     now = central.clock.now()
     return await central.db.read(lambda conn: sites.view(conn, site, now))
 
@@ -43,13 +68,13 @@ async def delete_site(central: Central, _: AsAdmin, site: str) -> None:
 
 @routes.get("/sites/{site}/nodes")
 async def site_nodes(
-    central: Central, _: AsAdmin, site: str, state: str | None = None, limit: Limit = 100, cursor: Cursor = None
+    central: Central, _: AsViewer, site: str, state: str | None = None, limit: Limit = 100, cursor: Cursor = None
 ) -> ListPage[NodeDocument]:
     return await central.db.read(lambda conn: nodes.page(conn, None, state, site, cursor, limit))
 
 
 @routes.get("/sites/{site}/health")
-async def site_health(central: Central, _: AsAdmin, site: str) -> SiteHealth:
+async def site_health(central: Central, _: AsViewer, site: str) -> SiteHealth:
     now = central.clock.now()
     return await central.db.read(lambda conn: sites.health(conn, site, now))
 
@@ -64,7 +89,53 @@ async def issue_token(central: Central, _: AsAdmin, site: str) -> TokenAnswer:
 
 
 @routes.post("/sites/{site}/sync", status_code=202)
-async def ask_for_sync(central: Central, _: AsAdmin, site: str) -> SyncRequested:
-    """The agent is told with its next heartbeat."""
-    await central.db.write(lambda conn: accounts.command(conn, sites.find(conn, site).id, "sync"))
-    return SyncRequested()
+async def ask_for_sync(central: Central, person: AsOperator, site: str) -> CommandRequested:
+    """The agent is told with its next heartbeat, which comes at once where it waits for news."""
+    return await _ask(central, site, "sync", person)
+
+
+@routes.get("/sites/{site}/queue")
+async def site_queue(central: Central, _: AsViewer, site: str) -> SiteQueue:
+    """What failed of its outbox, as its agent told it last, and what was asked of the agent."""
+    return await central.db.read(lambda conn: heartbeats.queue(conn, site))
+
+
+@routes.post("/sites/{site}/queue/{item}/requeue", status_code=202)
+async def requeue(central: Central, person: AsOperator, site: str, item: ItemId) -> CommandRequested:
+    """The agent is asked to offer the failed item again."""
+    return await _ask(central, site, "requeue", person, item_id=item)
+
+
+@routes.post("/sites/{site}/queue/{item}/discard", status_code=202)
+async def discard(
+    central: Central, person: AsOperator, site: str, item: ItemId, body: GiveUpBody | None = None
+) -> CommandRequested:
+    """The agent is asked to give the item up for good."""
+    return await _ask(central, site, "discard", person, item_id=item, reason=body.reason if body else "")
+
+
+@routes.post("/sites/{site}/cache/{name:path}/invalidate", status_code=202)
+async def invalidate(
+    central: Central, person: AsOperator, site: str, name: Annotated[str, Path(max_length=600)]
+) -> CommandRequested:
+    """The agent is asked to drop the file; what its policy asks for is fetched again."""
+    return await _ask(central, site, "invalidate", person, name=name)
+
+
+@routes.get("/sites/{site}/outages")
+async def site_outages(
+    central: Central, _: AsViewer, site: str, limit: Limit = 100, cursor: Cursor = None
+) -> ListPage[Outage]:
+    """When its agent was not heard, the newest first."""
+    return await central.db.read(lambda conn: outages.page(conn, sites.find(conn, site).id, cursor, limit))
+
+
+async def _ask(central: Services, ref: str, command: commands.Name, person: Person, **about: str) -> CommandRequested:
+    now = central.clock.now()
+
+    def work(conn: Connection) -> CommandView:
+        return commands.ask(conn, sites.find(conn, ref).id, command, now, person=person.name, **about)
+
+    asked = await central.db.write(work)
+    central.db.bell.ring([asked.site_id])
+    return CommandRequested(id=asked.id)

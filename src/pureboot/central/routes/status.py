@@ -5,7 +5,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 import pureboot
 from pureboot.central.bodies import Health
-from pureboot.central.edge import AsAdmin, Central, GuardedRoute, OpenRoute
+from pureboot.central.edge import AsViewer, Central, GuardedRoute, OpenRoute
 from pureboot.central.generation import generation_of
 from pureboot.central.metrics import census
 
@@ -19,7 +19,7 @@ async def health(central: Central) -> Health:
 
 
 @routes.get("/metrics", response_class=Response)
-async def metrics(central: Central, _: AsAdmin) -> Response:
+async def metrics(central: Central, _: AsViewer) -> Response:
     now = central.clock.now()
     seen = await central.db.read(lambda conn: census(conn, now))
     return Response(central.metrics.render(seen), media_type=CONTENT_TYPE_LATEST)

@@ -45,8 +45,10 @@ async def changes(
     since: Annotated[str, Query(max_length=100, description="`next` of the page before; 0 is the start")] = "0",
     limit: Limit = 500,
     wait: Annotated[float, Query(ge=0, le=60, description="seconds to wait for news")] = 0,
+    beats: Annotated[bool, Query(description="whether a heartbeat follows where one is waited for")] = False,
 ) -> Response:
-    return _json(await feed.follow(central.db, agent.site_id, feed.Cursor.parse(since), limit, wait))
+    cursor = feed.Cursor.parse(since)
+    return _json(await feed.follow(central.db, agent.site_id, cursor, limit, wait, beats=beats))
 
 
 def _check_own(agent: Agent, id: str) -> None:

@@ -4,7 +4,7 @@ from fastapi import APIRouter
 
 from pureboot.central import workflows
 from pureboot.central.bodies import WorkflowPatch
-from pureboot.central.edge import AsAdmin, Central, Cursor, GuardedRoute, Limit
+from pureboot.central.edge import AsAdmin, AsViewer, Central, Cursor, GuardedRoute, Limit
 from pureboot.wire.messages import ListPage, WorkflowDocument, WorkflowFields
 
 routes = APIRouter(route_class=GuardedRoute, tags=["workflows"])
@@ -12,7 +12,7 @@ routes = APIRouter(route_class=GuardedRoute, tags=["workflows"])
 
 @routes.get("/workflows")
 async def list_workflows(
-    central: Central, _: AsAdmin, limit: Limit = 100, cursor: Cursor = None
+    central: Central, _: AsViewer, limit: Limit = 100, cursor: Cursor = None
 ) -> ListPage[WorkflowDocument]:
     return await central.db.read(lambda conn: workflows.page(conn, cursor, limit))
 
@@ -24,7 +24,7 @@ async def create_workflow(central: Central, _: AsAdmin, fields: WorkflowFields) 
 
 
 @routes.get("/workflows/{workflow}")
-async def get_workflow(central: Central, _: AsAdmin, workflow: str) -> WorkflowDocument:
+async def get_workflow(central: Central, _: AsViewer, workflow: str) -> WorkflowDocument:
     return await central.db.read(lambda conn: workflows.find(conn, workflow))
 
 

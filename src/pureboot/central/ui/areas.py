@@ -1,0 +1,29 @@
+"""The pages there are, in the order of the navigation.
+
+To add one: a module with `routes` (an `APIRouter` of `PageRoute`s), its templates in a folder of its name, a line here.
+"""
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+
+from pureboot.central.edge import AsViewer
+from pureboot.central.ui import live, people, sign_in, sites, static_files
+from pureboot.central.ui.page_route import PageRoute
+from pureboot.central.ui.view import Area, Ui
+from pureboot.core.roles import Role
+
+start = APIRouter(route_class=PageRoute, include_in_schema=False)
+
+
+@start.get("/")
+async def start_page(view: Ui, _: AsViewer) -> Response:
+    return view.go("/sites")
+
+
+AREAS = (
+    Area("Sites", "/sites"),
+    Area("People", "/people", Role.ADMIN),
+)
+# Open routes first: they ask nobody who it is.
+OPEN_ROUTES = (static_files.routes, sign_in.open_routes)
+ROUTES = (start, sign_in.routes, live.routes, sites.routes, people.routes)

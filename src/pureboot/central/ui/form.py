@@ -1,0 +1,74 @@
+"""What a form sent: read once, bounded, and turned into the body that the API takes too."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import TypeVar
+from urllib.parse import parse_qsl
+
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+
+from pureboot.core.errors import Invalid, Malformed
+
+CSRF = "_csrf"
+MOST_FIELDS = 2000
+URLENCODED = "application/x-www-form-urlencoded"
+
+M = TypeVar("M", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """Names may repeat, as boxes that are ticked do."""
+
+    fields: tuple[tuple[str, str], ...] = ()
+
+    def get(self, name: str, default: str = "") -> str:
+        return next((value for key, value in self.fields if key == name), default)
+
+    def all(self, name: str) -> list[str]:
+        return [value for key, value in self.fields if key == name]
+
+    def has(self, name: str) -> bool:
+        return any(key == name for key, _ in self.fields)
+
+    def without(self, *names: str) -> "Form":
+        return Form(tuple((key, value) for key, value in self.fields if key not in names))
+
+    def body(self, model: type[M], *, none: Collection[str] = (), many: Collection[str] = ()) -> M:
+        """The fields that the model has and the form sent. Empty text in `none` means None; `many` are one a line.
+
+        Raises Invalid.
+        """
+        values: dict[str, object] = {}
+        for name in model.model_fields:
+            if name in many and self.has(name):
+                values[name] = [line.strip() for line in self.get(name).splitlines() if line.strip()]
+            elif self.has(name):
+                text = self.get(name)
+                values[name] = None if name in none and not text.strip() else text
+        try:
+            return model.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "The form"
+            raise Invalid(f"{where}: {first['msg']}.") from None
+
+
+async def read(request: Request) -> Form:
+    """Raises Malformed, or TooLarge."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    body = await request.body()
+    if not body:
+        return Form()
+    if kind != URLENCODED:
+        raise Malformed("This is no form.", hint=f"Send it as {URLENCODED}.")
+    try:
+        pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MOST_FIELDS, errors="strict")
+    except ValueError:
+        raise Malformed("The form cannot be read.", hint=f"It is UTF-8 with up to {MOST_FIELDS} fields.") from None
+    return Form(tuple((_storable(name), _storable(value)) for name, value in pairs))
+
+
+def _storable(text: str) -> str:
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").replace("\r\n", "\n")

@@ -1,0 +1,78 @@
+"""Signing in and out."""
+
+from dataclasses import replace
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+from sqlalchemy import Connection
+
+from pureboot.central import browsers, people
+from pureboot.central.edge import Central, Services
+from pureboot.central.ui import held
+from pureboot.central.ui.form import Form
+from pureboot.central.ui.page_route import OpenPageRoute, PageRoute
+from pureboot.central.ui.view import Ui, View
+from pureboot.central.ui.visit import COOKIE, PostedForm, Visit, address_of, own_path
+from pureboot.core.errors import PureBootError, Unauthenticated
+
+open_routes = APIRouter(route_class=OpenPageRoute, include_in_schema=False)
+routes = APIRouter(route_class=PageRoute, include_in_schema=False)
+
+
+@open_routes.get("/sign-in")
+async def show(central: Central, view: Ui, next: str = "/") -> Response:
+    if view.person:
+        return view.go(own_path(next))
+    nobody_yet = not await central.db.read(people.anybody)
+    return view.page("sign-in.html", **held.context(own_path(next)), nobody_yet=nobody_yet)
+
+
+@open_routes.post("/sign-in")
+async def sign_in(central: Central, view: Ui, form: PostedForm) -> Response:
+    """What was held is shown again, to be sent by the person."""
+    name, kept = people.plain(form.get("name"))[:200], held.again(form)
+    try:
+        token = await _let_in(central, name, form.get("password"), address_of(view.request))
+    except PureBootError as error:
+        return view.page("sign-in.html", **kept | {"name": name}, error=error)
+    answer = await _held_again(central, view, token, kept) if kept["held_path"] else view.go(kept["next"])
+    longest = int(central.session_life.longest.total_seconds())
+    answer.set_cookie(COOKIE, token, max_age=longest, httponly=True, samesite="lax", secure=view.is_secure, path="/")
+    return answer
+
+
+async def _let_in(central: Services, name: str, password: str, address: str) -> str:
+    """The new session's cookie. Raises Unauthenticated, in the same time for a name that nobody has."""
+    central.patience.take(name, address)
+    hashed = await central.db.read(lambda conn: people.password_of(conn, name))
+    wrong = Unauthenticated(
+        "This name and password do not belong together.", code="wrong_password", hint="Both are checked as one."
+    )
+    if not await central.passwords.matches(hashed, password):
+        raise wrong
+    central.patience.right(name, address)
+    now = central.clock.now()
+
+    def begin(conn: Connection) -> str:
+        if people.password_of(conn, name) != hashed:
+            raise wrong
+        return browsers.begin(conn, name, central.session_life, now)
+
+    return await central.db.write(begin)
+
+
+async def _held_again(central: Services, view: View, token: str, kept: dict[str, Any]) -> Response:
+    now, life = central.clock.now(), central.session_life
+    session = await central.db.read(lambda conn: browsers.find(conn, token, life, now))
+    return replace(view, visit=Visit(session, token, Form())).page("held.html", **kept)
+
+
+@routes.post("/sign-out")
+async def sign_out(central: Central, view: Ui) -> Response:
+    token = view.visit.token
+    await central.db.write(lambda conn: browsers.end(conn, token))
+    central.news.end(browsers.key_of(token))
+    answer = view.go("/sign-in")
+    answer.delete_cookie(COOKIE, path="/")
+    return answer

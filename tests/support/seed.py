@@ -1,0 +1,140 @@
+"""A database as it looks after months: written past the rules, in bulk, and always the same."""
+
+import random
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, insert
+
+from pureboot.central import tables as t
+from pureboot.central.accounts import digest
+from pureboot.wire.messages import AgentMetrics, ReadinessSummary
+
+TOWNS = ("berlin", "hamburg", "munich", "cologne", "leipzig", "dresden", "bremen", "essen", "vienna", "zurich")
+STATES = ("active", "active", "active", "installed", "discovered", "pending", "installing", "install_failed")
+VENDORS = (("Dell Inc.", "PowerEdge R650"), ("HPE", "ProLiant DL380 Gen10"), ("Supermicro", "SYS-1029P"))
+
+
+def uuid(kind: int, number: int) -> str:
+    return str(UUID(int=(0x018F << 112) | (7 << 76) | (1 << 63) | (kind << 40) | number))
+
+
+def site_id(number: int) -> str:
+    return uuid(1, number)
+
+
+def node_id(number: int) -> str:
+    return uuid(2, number)
+
+
+def workflow_id(number: int) -> str:
+    return uuid(3, number)
+
+
+def mac(number: int) -> str:
+    return "52:54:" + ":".join(f"{number:08x}"[i : i + 2] for i in range(0, 8, 2))
+
+
+def seed(conn: Connection, *, sites: int, nodes: int, workflows: int, now: datetime) -> None:
+    conn.execute(insert(t.site), list(_sites(sites, now)))
+    conn.execute(insert(t.site_pos), [{"site": site_id(n), "pos": 1, "floor": 0} for n in range(sites)])
+    conn.execute(insert(t.agent), list(_agents(sites, now)))
+    conn.execute(insert(t.workflow), list(_workflows(workflows, now)))
+    for start in range(0, nodes, 10_000):
+        some = range(start, min(start + 10_000, nodes))
+        conn.execute(insert(t.node), [_node(n, sites, workflows, now) for n in some])
+        conn.execute(insert(t.node_mac), [{"mac": mac(n), "node_id": node_id(n), "position": 0} for n in some])
+
+
+def _sites(count: int, now: datetime) -> Iterator[dict[str, Any]]:
+    for n in range(count):
+        yield {
+            "id": site_id(n),
+            "name": f"{TOWNS[n % len(TOWNS)]}-{n // len(TOWNS) + 1:02}",
+            "description": ("Rack room on the second floor", "", "Behind a satellite link")[n % 3],
+            "parent_id": None,
+            "agent_url": "",
+            "autonomy_level": "limited",
+            "conflict_resolution": "central_wins",
+            "cache_policy": "assigned",
+            "cache_patterns": [],
+            "cache_max_size_gb": 50,
+            "cache_retention_days": 30,
+            "migration_policy": "manual",
+            "version": 1,
+            "created_at": now,
+            "updated_at": now,
+        }
+
+
+def _agents(count: int, now: datetime) -> Iterator[dict[str, Any]]:
+    """Of twenty sites, one is cut off, one late, and one has no agent that was ever heard."""
+    for n in range(count):
+        chance = random.Random(n)
+        silent = {3: 9000, 7: 200}.get(n % 20, chance.randrange(2, 55))
+        metrics = AgentMetrics(
+            version="0.4.0",
+            uptime_seconds=chance.randrange(10**6),
+            cache_hit_rate=chance.uniform(0.8, 1),
+            pending_queue_items=chance.randrange(4) if n % 20 != 3 else 41,
+            failed_queue_items=2 if n % 20 == 11 else 0,
+            readiness=ReadinessSummary(ready=90 + n % 7, total=96),
+        )
+        yield {
+            "id": uuid(4, n),
+            "site_id": site_id(n),
+            "credential_hash": digest(str(n)),
+            "version": "0.4.0",
+            "agent_url": "",
+            "interval_seconds": 60,
+            "metrics": metrics.model_dump(mode="json"),
+            "commands": [],
+            "last_seen": None if n % 20 == 15 else now - timedelta(seconds=silent),
+            "created_at": now,
+        }
+
+
+def _workflows(count: int, now: datetime) -> Iterator[dict[str, Any]]:
+    for n in range(count):
+        yield {
+            "id": workflow_id(n),
+            "name": ("debian-12", "ubuntu-24.04", "rocky-9", "talos")[n % 4] + (f"-{n // 4}" if n >= 4 else ""),
+            "install_method": "kernel",
+            "architecture": "x86_64",
+            "boot_mode": "any",
+            "kernel": "images/debian/linux",
+            "initrd": ["images/debian/initrd.gz"],
+            "cmdline": "auto=true priority=critical",
+            "boot_url": "",
+            "templates": {},
+            "done_when": "report",
+            "version": 1,
+            "created_at": now,
+            "updated_at": now,
+        }
+
+
+def _node(n: int, sites: int, workflows: int, now: datetime) -> dict[str, Any]:
+    chance = random.Random(n)
+    vendor, model = VENDORS[n % len(VENDORS)]
+    state = chance.choice(STATES)
+    return {
+        "id": node_id(n),
+        "home_site_id": site_id(n % sites),
+        "mac_address": mac(n),
+        "state": state,
+        "attempt": 1 if state == "installing" else 0,
+        "version": 3,
+        "state_rev": 2,
+        "hostname": "" if state == "discovered" else f"srv-{n:06}",
+        "workflow_id": None if state == "discovered" else workflow_id(n % workflows),
+        "group_id": None,
+        "tags": ["rack-12"] if n % 5 == 0 else [],
+        "facts": {"vendor": vendor, "model": model, "serial_number": f"SN{n:08}"},
+        "last_seen": now - timedelta(seconds=chance.randrange(5, 400_000)),
+        "stage_at": now - timedelta(seconds=chance.randrange(5, 400_000)),
+        "created_at": now - timedelta(days=90),
+        "updated_at": now - timedelta(days=1),
+    }
