@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
 
-from pureboot.central import accounts, conflicts, nodes, sites
-from pureboot.central.bodies import ResolveBody, SiteHealth, SitePatch, SiteView, SyncRequested, TokenAnswer
+from pureboot.central import accounts, conflicts, node_list, sites
+from pureboot.central.bodies import NodeFilter, ResolveBody, SiteHealth, SitePatch, SiteView, SyncRequested, TokenAnswer
 from pureboot.central.edge import AsAdmin, AsOperator, AsViewer, Central, Cursor, GuardedRoute, Limit
 from pureboot.central.sites import SiteFilter
 from pureboot.wire.messages import AgentStatus, ConflictDocument, ListPage, NodeDocument, SiteFields
@@ -56,7 +56,7 @@ async def delete_site(central: Central, _: AsAdmin, site: str) -> None:
 async def site_nodes(
     central: Central, _: AsViewer, site: str, state: str | None = None, limit: Limit = 100, cursor: Cursor = None
 ) -> ListPage[NodeDocument]:
-    return await central.db.read(lambda conn: nodes.page(conn, None, state, site, cursor, limit))
+    return await central.db.read(lambda conn: node_list.page(conn, NodeFilter(state=state, site=site), cursor, limit))
 
 
 @routes.get("/sites/{site}/health")
