@@ -138,3 +138,58 @@ def _node(n: int, sites: int, workflows: int, now: datetime) -> dict[str, Any]:
         "created_at": now - timedelta(days=90),
         "updated_at": now - timedelta(days=1),
     }
+
+
+def outage_of(conn: Connection, n: int, now: datetime) -> None:
+    """What node `n` went through: approved, installed, and installed again while its site was cut off for two hours."""
+    site = site_id(n % 40)
+    back = now - timedelta(minutes=12)
+
+    def step(origin: str, target: str, ago: float, by: str, late: bool = False, **fields: Any) -> None:
+        occurred = now - timedelta(minutes=ago)
+        row = {
+            "node_id": node_id(n),
+            "from_state": origin,
+            "to_state": target,
+            "attempt": 1 if "install" in target else 0,
+            "triggered_by": by,
+            "actor": "kim" if by == "admin" else by,
+            "comment": "",
+            "occurred_at": occurred,
+            "recorded_at": back if late else occurred + timedelta(milliseconds=140),
+            "site_id": site,
+            "forced": False,
+        }
+        conn.execute(insert(t.node_history), row | fields)
+
+    def event(name: str, ago: float, late: bool = False, **fields: Any) -> None:
+        occurred = now - timedelta(minutes=ago)
+        row = {
+            "id": uuid(5, int(ago * 1000) + n * 10**7),
+            "node_id": node_id(n),
+            "event": name,
+            "message": "",
+            "metadata": {},
+            "attempt": 1,
+            "occurred_at": occurred,
+            "recorded_at": back if late else occurred + timedelta(milliseconds=140),
+            "site_id": site,
+        }
+        conn.execute(insert(t.node_event), row | fields)
+
+    step("discovered", "pending", 4300, "admin", comment="New web server, rack 12")
+    step("pending", "installing", 4290, "system")
+    event("install_started", 4289)
+    event("install_complete", 4270, message="debian-12 in 18 min")
+    step("installing", "installed", 4270, "node")
+    step("installed", "active", 4265, "node")
+    step("active", "reprovision", 150, "admin", comment="New kernel")
+    step("reprovision", "pending", 149, "system")
+    step("pending", "installing", 118, "system", late=True)
+    event("install_started", 117.5, late=True)
+    event("partitioned", 112, late=True, metadata={"disk": "/dev/sda", "size": "480 GB"})
+    event("install_complete", 97, late=True, message="debian-12 in 20 min")
+    step("installing", "installed", 97, "node", late=True)
+    event("boot_started", 95, late=True)
+    step("installed", "active", 94, "node", late=True)
+    event("boot_started", 3)
