@@ -22,12 +22,17 @@ NODE = {
 }
 WORKFLOW = {"id": "w1", "name": "linux", "kernel": "images/k", "initrd": ["images/i"]}
 CONFLICT = {"id": "c1", "site_id": "s1", "node_mac": MAC, "conflict_type": "state_mismatch", "status": "pending"}
-SETTLED_C1 = {"id": "c1", "outcome": "resolved", "reason": None}
-REFUSED_C2 = {"id": "c2", "outcome": "refused", "reason": "This node is retired at central."}
+SETTLED_C1 = {"id": "c1", "node_mac": MAC, "outcome": "resolved", "reason": None}
+REFUSED_C2 = {"id": "c2", "node_mac": "", "outcome": "refused", "reason": "This node is retired at central."}
 
 
 def page(*items: object) -> dict[str, object]:
     return {"items": list(items), "next_cursor": None}
+
+
+def answered(row, *, left=0, preview=False):
+    resolved = int(row["outcome"] == "resolved")
+    return {"preview": preview, "items": [row], "resolved": resolved, "refused": 1 - resolved, "left": left}
 
 
 @pytest.fixture
@@ -237,23 +242,34 @@ def test_a_failed_download_leaves_nothing(central, tmp_path):
 
 def test_conflicts_are_listed_and_resolved(central):
     central.says("GET", "/api/v1/conflicts", page(CONFLICT))
-    central.says("POST", "/api/v1/conflicts/resolve", {"items": [SETTLED_C1], "resolved": 1, "refused": 0, "left": 0})
+    central.says("POST", "/api/v1/conflicts/resolve", answered(SETTLED_C1))
     assert "state_mismatch" in pureboot("conflict", "list", "--site", "lab", "--match", "52:54")
     assert central.last.query == {"status": "pending", "site": "lab", "q": "52:54"}
     output = pureboot("conflict", "resolve", MAC, "keep_local", "--comment", "seen")
-    assert central.last.json == {"resolution": "keep_local", "comment": "seen", "ids": ["c1"]}
+    assert central.last.json == {"resolution": "keep_local", "comment": "seen", "preview": False, "ids": ["c1"]}
     assert output == f"The conflict about {MAC} is settled: keep_local.\n"
 
 
 def test_many_conflicts_are_resolved_at_once(central):
-    first = {"items": [SETTLED_C1], "resolved": 1, "refused": 0, "left": 1}
-    last = {"items": [REFUSED_C2], "resolved": 0, "refused": 1, "left": 0}
     path = ("POST", "/api/v1/conflicts/resolve")
-    central.answers[path] = [(200, first), (200, last)]
+    central.answers[path] = [(200, answered(SETTLED_C1, left=1)), (200, answered(REFUSED_C2))]
     output = pureboot("conflict", "resolve", "--all", "--type", "state_mismatch", "keep_local", code=1)
-    assert central.last.json == {"resolution": "keep_local", "comment": "", "type": "state_mismatch"}
-    assert "The conflict c1 is settled: keep_local." in output
-    assert "The conflict c2 is not settled: This node is retired at central." in output
+    assert central.last.json == {
+        "resolution": "keep_local",
+        "comment": "",
+        "preview": False,
+        "type": "state_mismatch",
+    }
+    assert f"The conflict about {MAC} is settled: keep_local." in output
+    assert "The conflict about c2 is not settled: This node is retired at central." in output
+
+
+def test_what_settling_would_do_is_said_first(central):
+    central.says("GET", "/api/v1/conflicts", page(CONFLICT))
+    central.says("POST", "/api/v1/conflicts/resolve", answered(SETTLED_C1, preview=True))
+    output = pureboot("conflict", "resolve", "c1", "merge", "--preview")
+    assert central.last.json["preview"] is True
+    assert output == f"The conflict about {MAC} would be settled: merge.\n"
 
 
 def test_which_conflicts_has_to_be_said(central):

@@ -361,9 +361,11 @@ class UndoBody(Strict):
 
 
 class ResolveMany(Strict):
-    """The conflicts of `ids`, or, without them, all pending ones that the other fields choose."""
+    """The conflicts of `ids`, or, without them, all pending ones that the other fields choose. `preview`: only say what
+    it would do."""
 
     resolution: Resolution
+    preview: bool = False
     comment: str = Field(default="", max_length=2000)
     ids: list[str] | None = Field(default=None, min_length=1, max_length=MOST_AT_ONCE)
     site: str | None = None
@@ -372,16 +374,18 @@ class ResolveMany(Strict):
 
 
 class ResolveOutcome(Lenient):
-    """`reason`: why it was not, where `outcome` is refused."""
+    """`reason`: why it was not, where `outcome` is refused. `node_mac` is empty for a conflict that is none."""
 
     id: str
+    node_mac: str = ""
     outcome: Literal["resolved", "refused"]
     reason: str | None = None
 
 
 class ResolvedMany(Lenient):
-    """`left`: how many more the filter would have chosen; ask again for those."""
+    """`left`: how many more the filter would have chosen; ask again for those. A preview changed nothing."""
 
+    preview: bool
     items: list[ResolveOutcome]
     resolved: int
     refused: int

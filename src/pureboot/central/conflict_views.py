@@ -24,7 +24,7 @@ from pureboot.central.bodies import (
 from pureboot.central.conflicts import Link, Status, StoredConflict
 from pureboot.central.generation import SPAN
 from pureboot.central.node_rows import StoredNode
-from pureboot.central.settlement import Verdict
+from pureboot.central.settlement import Refused, Settled, Verdict
 from pureboot.central.sql import page_by
 from pureboot.core.errors import NotFound, PureBootError
 from pureboot.core.lifecycle import Stage
@@ -56,6 +56,14 @@ def page(
     rows, more = page_by(conn, query, t.sync_conflict.c.id, cursor, limit)
     items = [_summary(row) for row in rows]
     return ListPage(items=items, next_cursor=items[-1].id if more else None)
+
+
+def count(
+    conn: Connection, status: Which, *, site: str | None = None, type: ConflictType | None = None, q: str | None = None
+) -> int:
+    joined = t.sync_conflict.join(t.node, t.node.c.id == t.sync_conflict.c.node_id)
+    query = _chosen(conn, select(func.count()).select_from(joined), status, site, type, q)
+    return int(conn.execute(query).scalar_one())
 
 
 def _summaries() -> Select[Any]:
@@ -100,10 +108,12 @@ def _summary(row: Row[Any]) -> ConflictSummary:
     )
 
 
-def view(conn: Connection, site: str, id: str, now: datetime) -> ConflictView:
-    """Raises NotFound."""
+def view(conn: Connection, id: str, now: datetime, *, site: str | None = None) -> ConflictView:
+    """Of that site, or of any. Raises NotFound."""
     rows = t.sync_conflict.c
-    query = _summaries().where(rows.id == id, rows.site_id == sites.find(conn, site).id)
+    query = _summaries().where(rows.id == id)
+    if site is not None:
+        query = query.where(rows.site_id == sites.find(conn, site).id)
     if (row := conn.execute(query).first()) is None:
         raise NotFound(f"There is no conflict {id[:64]!r} here.", code="unknown_conflict")
     conflict = conflicts.load(conn, rows.id == id)[id]
@@ -181,15 +191,19 @@ def resolve_many(conn: Connection, body: ResolveMany, person: str, now: datetime
     """At most MOST_AT_ONCE, the oldest first."""
     ids, left = (body.ids, 0) if body.ids else _pending_ids(conn, body)
     verdict = Verdict(body.resolution, person, body.comment, now)
-    outcomes = settlement.resolve_many(conn, ids, verdict)
-    items = [
-        ResolveOutcome(id=id, outcome="refused", reason=outcome.message)
-        if isinstance(outcome, PureBootError)
-        else ResolveOutcome(id=id, outcome="resolved")
-        for id, outcome in outcomes.items()
-    ]
+    outcomes = settlement.resolve_many(conn, ids, verdict, preview=body.preview)
+    items = [_outcome(id, outcome) for id, outcome in outcomes.items()]
     resolved = sum(item.outcome == "resolved" for item in items)
-    return ResolvedMany(items=items, resolved=resolved, refused=len(items) - resolved, left=left)
+    return ResolvedMany(preview=body.preview, items=items, resolved=resolved, refused=len(items) - resolved, left=left)
+
+
+def _outcome(id: str, outcome: Settled | Refused) -> ResolveOutcome:
+    mac = outcome.conflict.node_mac if outcome.conflict else ""
+    match outcome:
+        case Settled():
+            return ResolveOutcome(id=id, node_mac=mac, outcome="resolved")
+        case Refused(_, error):
+            return ResolveOutcome(id=id, node_mac=mac, outcome="refused", reason=error.message)
 
 
 def _pending_ids(conn: Connection, body: ResolveMany) -> tuple[list[str], int]:

@@ -199,24 +199,31 @@ def undo(
     return settled.conflict
 
 
-def resolve_many(conn: Connection, ids: Collection[str], verdict: Verdict) -> dict[str, StoredConflict | PureBootError]:
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """`conflict`: None where there is no such conflict."""
+
+    conflict: StoredConflict | None
+    error: PureBootError
+
+
+def resolve_many(
+    conn: Connection, ids: Collection[str], verdict: Verdict, *, preview: bool = False
+) -> dict[str, Settled | Refused]:
     """Each for itself, in one transaction: what became of it, or why nothing did. In the order of `ids`."""
     first = conflicts.load(conn, t.sync_conflict.c.id.in_(list(ids)))
-    nodes = node_rows.load(conn, {conflict.node_id for conflict in first.values()}, lock=True)
+    nodes = node_rows.load(conn, {conflict.node_id for conflict in first.values()}, lock=not preview)
     # Again, under the nodes' locks: somebody else may have been quicker.
     known = conflicts.load(conn, t.sync_conflict.c.id.in_(list(ids)))
-    outcomes: dict[str, StoredConflict | PureBootError] = {}
-    done: list[Settled] = []
+    outcomes: dict[str, Settled | Refused] = {}
     for id in dict.fromkeys(ids):
         try:
-            settled = _settle_known(known, nodes, id, verdict)
-        except PureBootError as error:
-            outcomes[id] = error
-        else:
-            outcomes[id] = settled.conflict
+            outcomes[id] = settled = _settle_known(known, nodes, id, verdict)
             nodes[settled.node.id] = settled.node
-            done.append(settled)
-    _store(conn, done)
+        except PureBootError as error:
+            outcomes[id] = Refused(known.get(id), error)
+    if not preview:
+        _store(conn, [outcome for outcome in outcomes.values() if isinstance(outcome, Settled)])
     return outcomes
 
 

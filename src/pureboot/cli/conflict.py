@@ -79,6 +79,7 @@ def resolve(
     kind: AKind = None,
     match: AText = None,
     comment: AComment = "",
+    preview: Annotated[bool, typer.Option("--preview", help="Only say what it would do.")] = False,
     json: AsJson = False,
 ) -> None:
     """Settle conflicts.
@@ -89,16 +90,16 @@ def resolve(
     if all_ == bool(conflicts):
         raise typer.BadParameter("Name conflicts, or choose with --all.")
     with central() as remote:
-        named = {row["id"]: row["node_mac"] for row in (_find(remote, each, "pending") for each in conflicts or [])}
-        chosen: Row = {"ids": list(named)} if named else _filter(site=site, type=kind, q=match)
-        rows = _settle(remote, {"resolution": resolution, "comment": comment} | chosen)
+        named = [_find(remote, each, "pending")["id"] for each in conflicts or []]
+        chosen: Row = {"ids": named} if named else _filter(site=site, type=kind, q=match)
+        rows = _settle(remote, {"resolution": resolution, "comment": comment, "preview": preview} | chosen)
     if json:
         show.record({"items": rows}, json=True)
         raise typer.Exit(_code(rows))
     for row in rows:
-        about = f"about {named[row['id']]}" if row["id"] in named else row["id"]
+        is_now = "would be" if preview else "is"
         told = f"not settled: {row['reason']}" if row["outcome"] == "refused" else f"settled: {resolution}."
-        typer.echo(f"The conflict {about} is {told}")
+        typer.echo(f"The conflict about {row['node_mac'] or row['id']} {is_now} {told}")
     if not rows:
         typer.echo("There are no such conflicts.")
     raise typer.Exit(_code(rows))
@@ -110,7 +111,7 @@ def _settle(remote: Remote, body: Row) -> list[Row]:
     while True:
         answer = remote.send("POST", "conflicts/resolve", json=body)
         rows += answer["items"]
-        if not answer["left"] or not answer["resolved"]:
+        if not answer["left"] or not answer["resolved"] or answer["preview"]:
             return rows
 
 

@@ -44,7 +44,8 @@ async def list_conflicts(
 async def resolve_conflicts(central: Central, person: AsOperator, body: ResolveMany) -> ResolvedMany:
     """Many at once, each for itself: what cannot be settled this way is refused and says why."""
     now = central.clock.now()
-    return await central.db.write(lambda conn: conflict_views.resolve_many(conn, body, person.name, now))
+    touch = central.db.read if body.preview else central.db.write
+    return await touch(lambda conn: conflict_views.resolve_many(conn, body, person.name, now))
 
 
 @routes.get("/sites/{site}/conflicts")
@@ -66,7 +67,7 @@ async def site_conflicts(
 @routes.get("/sites/{site}/conflicts/{conflict}")
 async def get_conflict(central: Central, _: AsViewer, site: str, conflict: str) -> ConflictView:
     now = central.clock.now()
-    return await central.db.read(lambda conn: conflict_views.view(conn, site, conflict, now))
+    return await central.db.read(lambda conn: conflict_views.view(conn, conflict, now, site=site))
 
 
 @routes.post("/sites/{site}/conflicts/{conflict}/resolve")
@@ -78,7 +79,7 @@ async def resolve_conflict(
     await central.db.write(
         lambda conn: settlement.resolve(conn, sites.find(conn, site).id, conflict, verdict, seen),
     )
-    return await central.db.read(lambda conn: conflict_views.view(conn, site, conflict, now))
+    return await central.db.read(lambda conn: conflict_views.view(conn, conflict, now, site=site))
 
 
 @routes.post("/sites/{site}/conflicts/{conflict}/undo")
@@ -90,4 +91,4 @@ async def undo_resolution(
     await central.db.write(
         lambda conn: settlement.undo(conn, sites.find(conn, site).id, conflict, person.name, body.comment, now, seen),
     )
-    return await central.db.read(lambda conn: conflict_views.view(conn, site, conflict, now))
+    return await central.db.read(lambda conn: conflict_views.view(conn, conflict, now, site=site))

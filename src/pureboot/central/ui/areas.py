@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 
 from pureboot.central.edge import AsViewer
-from pureboot.central.ui import content, live, nodes, people, sign_in, sites, static_files, workflows
+from pureboot.central.ui import conflicts, content, live, nodes, people, sign_in, sites, static_files, workflows
 from pureboot.central.ui.page_route import PageRoute
 from pureboot.central.ui.view import Area, Ui
 from pureboot.core.roles import Role
@@ -23,6 +23,7 @@ async def start_page(view: Ui, _: AsViewer) -> Response:
 AREAS = (
     Area("Sites", "/sites"),
     Area("Nodes", "/nodes"),
+    Area("Conflicts", "/conflicts"),
     Area("Workflows", "/workflows"),
     Area("Content", "/content"),
     Area("People", "/people", Role.ADMIN),
@@ -35,6 +36,7 @@ ROUTES = (
     live.routes,
     sites.routes,
     nodes.routes,
+    conflicts.routes,
     workflows.routes,
     content.routes,
     people.routes,
