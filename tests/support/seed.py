@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection, insert, select, update
 
 from pureboot.central import tables as t
 from pureboot.central.accounts import digest
@@ -138,3 +138,74 @@ def _node(n: int, sites: int, workflows: int, now: datetime) -> dict[str, Any]:
         "created_at": now - timedelta(days=90),
         "updated_at": now - timedelta(days=1),
     }
+
+
+def content(conn: Connection, now: datetime) -> None:
+    sizes = {
+        "bootloaders/undionly.kpxe": 72_000,
+        "images/debian/linux": 8_200_000,
+        "images/debian/initrd.gz": 38_900_000,
+    }
+    sizes |= {"images/ubuntu/noble.iso": 2_700_000_000, "templates/debian.cfg": 2_100}
+    for name, size in sizes.items():
+        category, _, path = name.partition("/")
+        row = {"category": category, "path": path, "digest": f"sha256:{digest(name)}", "size": size}
+        conn.execute(insert(t.content), row | {"version": 1, "updated_at": now - timedelta(days=3), "deleted_at": None})
+
+
+def outage_of(conn: Connection, n: int, now: datetime) -> None:
+    """What node `n` went through: approved, installed, and installed again while its site was cut off for two hours."""
+    mine = t.node.c.id == node_id(n)
+    site = conn.execute(select(t.node.c.home_site_id).where(mine)).scalar_one()
+    fields: dict[str, Any] = {"state": "active", "hostname": f"web-{n}", "workflow_id": workflow_id(0)}
+    conn.execute(update(t.node).where(mine).values(**fields, last_seen=now - timedelta(minutes=3)))
+    back = now - timedelta(minutes=12)
+
+    def step(origin: str, target: str, ago: float, by: str, late: bool = False, **fields: Any) -> None:
+        occurred = now - timedelta(minutes=ago)
+        row = {
+            "node_id": node_id(n),
+            "from_state": origin,
+            "to_state": target,
+            "attempt": 1 if "install" in target else 0,
+            "triggered_by": by,
+            "actor": "kim" if by == "admin" else by,
+            "comment": "",
+            "occurred_at": occurred,
+            "recorded_at": back if late else occurred + timedelta(milliseconds=140),
+            "site_id": site,
+            "forced": False,
+        }
+        conn.execute(insert(t.node_history), row | fields)
+
+    def event(name: str, ago: float, late: bool = False, **fields: Any) -> None:
+        occurred = now - timedelta(minutes=ago)
+        row = {
+            "id": uuid(5, int(ago * 1000) + n * 10**7),
+            "node_id": node_id(n),
+            "event": name,
+            "message": "",
+            "metadata": {},
+            "attempt": 1,
+            "occurred_at": occurred,
+            "recorded_at": back if late else occurred + timedelta(milliseconds=140),
+            "site_id": site,
+        }
+        conn.execute(insert(t.node_event), row | fields)
+
+    step("discovered", "pending", 4300, "admin", comment="New web server, rack 12")
+    step("pending", "installing", 4290, "system")
+    event("install_started", 4289)
+    event("install_complete", 4270, message="debian-12 in 18 min")
+    step("installing", "installed", 4270, "node")
+    step("installed", "active", 4265, "node")
+    step("active", "reprovision", 150, "admin", comment="New kernel")
+    step("reprovision", "pending", 149, "system")
+    step("pending", "installing", 118, "system", late=True)
+    event("install_started", 117.5, late=True)
+    event("partitioned", 112, late=True, metadata={"disk": "/dev/sda", "size": "480 GB"})
+    event("install_complete", 97, late=True, message="debian-12 in 20 min")
+    step("installing", "installed", 97, "node", late=True)
+    event("boot_started", 95, late=True)
+    step("installed", "active", 94, "node", late=True)
+    event("boot_started", 3)

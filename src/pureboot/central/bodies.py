@@ -1,9 +1,9 @@
 """What administrators send to central and are shown; what agents speak is in `wire.messages`."""
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pureboot.core.lifecycle import Autonomy, By, NodeState
 from pureboot.core.node import DoneWhen, InstallMethod, LocalBoot
@@ -246,6 +246,82 @@ class EventRow(Lenient):
     recorded_at: datetime
     site_id: str
     item_id: str | None
+
+
+class TimelineEntry(Lenient):
+    """One thing on a node's time line: a `step` of its lifecycle, or an `event`. `message` is what was said with it.
+
+    Central learned of it `learned_after_seconds` after it happened; that is long where the site was cut off.
+    """
+
+    kind: Literal["step", "event"]
+    seq: int
+    attempt: int
+    message: str
+    occurred_at: datetime
+    recorded_at: datetime
+    learned_after_seconds: float
+    site_id: str
+    item_id: str | None
+    from_state: NodeState | None = None
+    to_state: NodeState | None = None
+    triggered_by: By | None = None
+    actor: str = ""
+    forced: bool = False
+    event: str = ""
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+
+class NodeFilter(Strict):
+    """Each narrows. `site` and `workflow` are an id or a name; `q` is in the hostname, or a part of a MAC."""
+
+    mac: str | None = None
+    state: str | None = None
+    site: str | None = None
+    workflow: str | None = None
+    q: str = Field(default="", max_length=200)
+
+
+class BulkSelection(Strict):
+    """Either `ids` or a `filter`, which may be empty and then means all. `preview`: nothing is changed."""
+
+    ids: list[str] | None = Field(default=None, max_length=10_000)
+    filter: NodeFilter | None = None
+    preview: bool = False
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.ids is None) == (self.filter is None):
+            raise ValueError("give either ids or a filter")
+        return self
+
+
+class BulkAssign(BulkSelection):
+    """`workflow_id`: an id or a name; null takes it away."""
+
+    workflow_id: str | None
+
+
+class BulkMove(BulkSelection):
+    state: str
+    comment: str = Field(default="", max_length=2000)
+
+
+class RefusedNode(Lenient):
+    node_id: str
+    mac_address: str = ""
+    code: str
+    message: str
+
+
+class BulkOutcome(Lenient):
+    """`unchanged` were like that already. A preview says what would be."""
+
+    preview: bool
+    matched: int
+    changed: int
+    unchanged: int
+    refused: list[RefusedNode]
 
 
 class WorkflowPatch(Strict):

@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, func, select
 
 from pureboot.central import tables as t
 from pureboot.central.clock import new_id
@@ -218,6 +218,19 @@ def _store(conn: Connection, row: dict[str, Any]) -> None:
 
 def named_digests(conn: Connection) -> set[str]:
     return set(conn.execute(select(t.content.c.digest).where(t.content.c.deleted_at.is_(None))).scalars())
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    files: int
+    bytes: int
+
+
+def totals(conn: Connection) -> dict[str, Total]:
+    """By category."""
+    rows = t.content.c
+    query = select(rows.category, func.count(), func.sum(rows.size)).where(rows.deleted_at.is_(None))
+    return {row[0]: Total(row[1], int(row[2])) for row in conn.execute(query.group_by(rows.category))}
 
 
 def page(

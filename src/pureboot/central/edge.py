@@ -63,19 +63,22 @@ def _sender(request: Request) -> Person | Agent:
     return sender
 
 
-def _at_least(role: Role) -> Callable[[Request], Person]:
-    """The one place where a role is asked for, by the API and by the pages."""
+def check_role(person: Person, role: Role) -> None:
+    """The one place where a role is asked for, by the API and by the pages. Raises Forbidden."""
+    if not person.role.reaches(role):
+        raise Forbidden(
+            f"This needs the role {role}; {person.name} is {person.role}.",
+            code="role_needed",
+            hint="Ask an administrator to do it, or for the role.",
+        )
 
+
+def _at_least(role: Role) -> Callable[[Request], Person]:
     def person(request: Request) -> Person:
         match _sender(request):
-            case Person() as person if person.role.reaches(role):
-                return person
             case Person() as person:
-                raise Forbidden(
-                    f"This needs the role {role}; {person.name} is {person.role}.",
-                    code="role_needed",
-                    hint="Ask an administrator to do it, or for the role.",
-                )
+                check_role(person, role)
+                return person
             case _:
                 raise Forbidden("This needs a person's token, not an agent's credential.", code="people_only")
 

@@ -4,21 +4,19 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from pureboot.central import node_rows, sites, workflows
-from pureboot.central import tables as t
 from pureboot.central.bodies import AdminRegisterBody, NodeCreate, NodePatch, RegisteredNode
 from pureboot.central.clock import new_id
 from pureboot.central.generation import first_number, generation_of
 from pureboot.central.node_rows import StoredNode, announce, document
 from pureboot.central.positions import publish
-from pureboot.central.sql import page_by
 from pureboot.core.errors import Clash, NotFound, StaleVersion
 from pureboot.core.lifecycle import NodeState, Stage
 from pureboot.core.mac import MacAddress
 from pureboot.core.node import printable
-from pureboot.wire.messages import ListPage, NodeDocument
+from pureboot.wire.messages import NodeDocument
 
 
 def find(conn: Connection, ref: str, *, lock: bool = False) -> StoredNode:
@@ -47,27 +45,6 @@ def by_mac(conn: Connection, mac: MacAddress) -> StoredNode | None:
     node = node_rows.load(conn, [id], lock=True)[id] if id else None
     # While we waited for its lock, it may have been deleted.
     return node if node and node.deleted_at is None else None
-
-
-def page(
-    conn: Connection,
-    mac: str | None,
-    state: str | None,
-    site: str | None,
-    cursor: str | None,
-    limit: int,
-) -> ListPage[NodeDocument]:
-    query = select(t.node).where(t.node.c.deleted_at.is_(None))
-    if mac is not None:
-        query = query.join(t.node_mac).where(t.node_mac.c.mac == MacAddress.parse(mac).value)
-    if state is not None:
-        query = query.where(t.node.c.state == NodeState.parse(state).value)
-    if site is not None:
-        query = query.where(t.node.c.home_site_id == sites.find(conn, site).id)
-    rows, more = page_by(conn, query, t.node.c.id, cursor, limit)
-    macs = node_rows.macs_of(conn, [row.id for row in rows])
-    items = [document(node_rows.from_row(row, macs[row.id])) for row in rows]
-    return ListPage(items=items, next_cursor=items[-1].id if more else None)
 
 
 def create(conn: Connection, body: NodeCreate, now: datetime) -> NodeDocument:

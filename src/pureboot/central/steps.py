@@ -24,16 +24,41 @@ def set_state(conn: Connection, ref: str, body: AdminStateBody, person: str, now
     """Raises IllegalEdge. Asked for the state the node has already, it changes nothing."""
     node = find(conn, ref, lock=True)
     check_version(node, body.version)
+    return document(make(conn, node, body, person, now))
+
+
+def make(conn: Connection, node: StoredNode, body: AdminStateBody, person: str, now: datetime) -> StoredNode:
+    """The node as it is then. Raises IllegalEdge."""
+    edge = edge_to(conn, node, body)
+    if edge is None:
+        return node
+    return _moved(conn, node, edge, person, now, comment=body.comment, forced=not is_legal(edge))
+
+
+def edge_to(conn: Connection, node: StoredNode, body: AdminStateBody) -> Edge | None:
+    """None where the node is in that state already. Raises IllegalEdge."""
     state = NodeState.parse(body.state)
     if state is node.stage.state:
-        return document(node)
+        return None
     edge = Edge(node.stage, destination(node.stage, state), By.ADMIN)
     if body.force:
         check_forced(edge.origin, body.comment)
     else:
         check(edge)
         _check_way_back(conn, node, edge)
-    return document(_moved(conn, node, edge, person, now, comment=body.comment, forced=not is_legal(edge)))
+    return edge
+
+
+def ways(conn: Connection, node: StoredNode) -> list[NodeState]:
+    """Where a person may move the node without force."""
+
+    def is_open(state: NodeState) -> bool:
+        try:
+            return edge_to(conn, node, AdminStateBody(state=state)) is not None
+        except IllegalEdge:
+            return False
+
+    return [state for state in NodeState if is_open(state)]
 
 
 def _check_way_back(conn: Connection, node: StoredNode, edge: Edge) -> None:

@@ -118,14 +118,14 @@ node = Table(
     "node",
     metadata,
     _id(),
-    Column("home_site_id", String(64), nullable=False, index=True),
+    Column("home_site_id", String(64), nullable=False),
     Column("mac_address", String(17), nullable=False),
     Column("state", String(16), nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("version", BigInteger, nullable=False),
     Column("state_rev", BigInteger, nullable=False),
     Column("hostname", String(255), nullable=False),
-    Column("workflow_id", ForeignKey("workflow.id"), index=True),
+    Column("workflow_id", ForeignKey("workflow.id")),
     Column("group_id", String(200)),
     Column("tags", JSON, nullable=False),
     Column("facts", JSON, nullable=False),
@@ -134,6 +134,11 @@ node = Table(
     Column("stage_at", Moment, nullable=False),
     *_times(),
     Column("deleted_at", Moment),
+    # A page of any list is read from one of these, in its order; the last is looked through for text.
+    Index(None, "home_site_id", "deleted_at", "id"),
+    Index(None, "state", "deleted_at", "id"),
+    Index(None, "workflow_id", "deleted_at", "id"),
+    Index(None, "deleted_at", "id", "hostname"),
 )
 
 node_mac = Table(
@@ -235,7 +240,6 @@ agent = Table(
     Column("interval_seconds", Integer, nullable=False),
     Column("metrics", JSON, nullable=False),
     Column("report", JSON),
-    Column("failed_items", Integer, nullable=False, server_default="0"),
     Column("last_seen", Moment),
     Column("created_at", Moment, nullable=False),
     Column("replaced_at", Moment),

@@ -3,14 +3,14 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, or_, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, or_, select, update
 
 from pureboot.central import tables as t
 from pureboot.central.bodies import WorkflowPatch
 from pureboot.central.clock import new_id
 from pureboot.central.content import check_name, check_path
 from pureboot.central.positions import EVERYWHERE, publish
-from pureboot.central.sql import count, locked, page_by
+from pureboot.central.sql import count, locked, page_by, tally
 from pureboot.core.errors import Clash, Invalid, NotFound
 from pureboot.core.node import InstallMethod
 from pureboot.rendering.language import check_line
@@ -90,7 +90,21 @@ def remove(conn: Connection, ref: str) -> None:
     publish(conn, EVERYWHERE, "workflow", workflow.id, workflow.version + 1, "delete")
 
 
+def uses(conn: Connection) -> dict[str, int]:
+    """How many nodes each workflow has, by its id."""
+    nodes = select(t.node.c.workflow_id, func.count()).where(
+        t.node.c.workflow_id.is_not(None), t.node.c.deleted_at.is_(None)
+    )
+    return tally(conn, nodes.group_by(t.node.c.workflow_id))
+
+
 def page(conn: Connection, cursor: str | None, limit: int) -> ListPage[WorkflowDocument]:
     rows, more = page_by(conn, select(t.workflow), t.workflow.c.name, cursor, limit)
     items = [document(row) for row in rows]
     return ListPage(items=items, next_cursor=items[-1].name if more else None)
+
+
+def names(conn: Connection, limit: int) -> dict[str, str]:
+    """What people call them, by id, in that order."""
+    query = select(t.workflow.c.id, t.workflow.c.name).order_by(t.workflow.c.name).limit(limit)
+    return {row.id: row.name for row in conn.execute(query)}

@@ -1,20 +1,28 @@
 """Nodes, as administrators see and move them. A node is named by its id or any alias of it."""
 
-from fastapi import APIRouter, Response
+from typing import Annotated
 
-from pureboot.central import node_log, nodes, steps
+from fastapi import APIRouter, Query, Response
+
+from pureboot.central import bulk, node_list, node_log, nodes, steps, timeline
 from pureboot.central.bodies import (
     AdminRegisterBody,
     AdminStateBody,
+    BulkAssign,
+    BulkMove,
+    BulkOutcome,
     EventAnswer,
     EventRow,
     HistoryRow,
     NodeCreate,
+    NodeFilter,
     NodePatch,
     RegisteredNode,
+    TimelineEntry,
 )
-from pureboot.central.edge import AsAdmin, AsOperator, AsViewer, Central, Cursor, GuardedRoute, Limit
+from pureboot.central.edge import AsOperator, AsViewer, Central, Cursor, GuardedRoute, Limit, check_role
 from pureboot.central.node_rows import document
+from pureboot.core.roles import Role
 from pureboot.wire.messages import EventBody, ListPage, NodeDocument, ReportBody
 
 routes = APIRouter(route_class=GuardedRoute, tags=["nodes"])
@@ -27,10 +35,25 @@ async def list_nodes(
     mac: str | None = None,
     state: str | None = None,
     site: str | None = None,
+    workflow: str | None = None,
+    q: Annotated[str, Query(max_length=200, description="text in the hostname, or a part of a MAC")] = "",
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> ListPage[NodeDocument]:
-    return await central.db.read(lambda conn: nodes.page(conn, mac, state, site, cursor, limit))
+    wanted = NodeFilter(mac=mac, state=state, site=site, workflow=workflow, q=q)
+    return await central.db.read(lambda conn: node_list.page(conn, wanted, cursor, limit))
+
+
+@routes.post("/nodes/assign")
+async def assign_workflow(central: Central, _: AsOperator, body: BulkAssign) -> BulkOutcome:
+    """To many nodes; each is changed or refused on its own."""
+    return await bulk.assign(central.db, body, central.clock.now())
+
+
+@routes.post("/nodes/move")
+async def move_nodes(central: Central, person: AsOperator, body: BulkMove) -> BulkOutcome:
+    """Many nodes into one state; each is moved or refused on its own."""
+    return await bulk.move(central.db, body, person.name, central.clock.now())
 
 
 @routes.post("/nodes", status_code=201)
@@ -59,15 +82,18 @@ async def change_node(central: Central, _: AsOperator, node: str, patch: NodePat
 
 
 @routes.delete("/nodes/{node}", status_code=204)
-async def delete_node(central: Central, _: AsAdmin, node: str) -> None:
+async def delete_node(central: Central, _: AsOperator, node: str) -> None:
     now = central.clock.now()
     await central.db.write(lambda conn: nodes.remove(conn, node, now))
 
 
 @routes.patch("/nodes/{node}/state")
-async def set_state(central: Central, admin: AsOperator, node: str, body: AdminStateBody) -> NodeDocument:
+async def set_state(central: Central, person: AsOperator, node: str, body: AdminStateBody) -> NodeDocument:
+    """By force only for administrators."""
+    if body.force:
+        check_role(person, Role.ADMIN)
     now = central.clock.now()
-    return await central.db.write(lambda conn: steps.set_state(conn, node, body, admin.name, now))
+    return await central.db.write(lambda conn: steps.set_state(conn, node, body, person.name, now))
 
 
 @routes.post("/nodes/{node}/event")
@@ -97,4 +123,14 @@ async def node_events(
 ) -> ListPage[EventRow]:
     return await central.db.read(
         lambda conn: node_log.events(conn, nodes.canonical_id(conn, node), cursor, limit),
+    )
+
+
+@routes.get("/nodes/{node}/timeline")
+async def node_timeline(
+    central: Central, _: AsViewer, node: str, limit: Limit = 100, cursor: Cursor = None
+) -> ListPage[TimelineEntry]:
+    """History and events on one line, the newest first, with when central learned of each."""
+    return await central.db.read(
+        lambda conn: timeline.page(conn, nodes.canonical_id(conn, node), cursor, limit),
     )

@@ -5,12 +5,13 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Path, Query
 from sqlalchemy import Connection
 
-from pureboot.central import accounts, commands, conflicts, heartbeats, nodes, outages, sites
+from pureboot.central import accounts, commands, conflicts, heartbeats, node_list, outages, sites
 from pureboot.central.accounts import Person
 from pureboot.central.bodies import (
     CommandRequested,
     CommandView,
     GiveUpBody,
+    NodeFilter,
     Outage,
     ResolveBody,
     SiteHealth,
@@ -71,7 +72,7 @@ async def delete_site(central: Central, _: AsAdmin, site: str) -> None:
 async def site_nodes(
     central: Central, _: AsViewer, site: str, state: str | None = None, limit: Limit = 100, cursor: Cursor = None
 ) -> ListPage[NodeDocument]:
-    return await central.db.read(lambda conn: nodes.page(conn, None, state, site, cursor, limit))
+    return await central.db.read(lambda conn: node_list.page(conn, NodeFilter(state=state, site=site), cursor, limit))
 
 
 @routes.get("/sites/{site}/health")

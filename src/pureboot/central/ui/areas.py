@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 
 from pureboot.central.edge import AsViewer
-from pureboot.central.ui import live, people, sign_in, sites, static_files
+from pureboot.central.ui import content, live, nodes, people, sign_in, sites, static_files, workflows
 from pureboot.central.ui.page_route import PageRoute
 from pureboot.central.ui.view import Area, Ui
 from pureboot.core.roles import Role
@@ -22,8 +22,20 @@ async def start_page(view: Ui, _: AsViewer) -> Response:
 
 AREAS = (
     Area("Sites", "/sites"),
+    Area("Nodes", "/nodes"),
+    Area("Workflows", "/workflows"),
+    Area("Content", "/content"),
     Area("People", "/people", Role.ADMIN),
 )
 # Open routes first: they ask nobody who it is.
 OPEN_ROUTES = (static_files.routes, sign_in.open_routes)
-ROUTES = (start, sign_in.routes, live.routes, sites.routes, people.routes)
+ROUTES = (
+    start,
+    sign_in.routes,
+    live.routes,
+    sites.routes,
+    nodes.routes,
+    workflows.routes,
+    content.routes,
+    people.routes,
+)

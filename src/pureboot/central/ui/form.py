@@ -35,13 +35,15 @@ class Form:
     def without(self, *names: str) -> "Form":
         return Form(tuple((key, value) for key, value in self.fields if key not in names))
 
-    def body(self, model: type[M], *, none: Collection[str] = (), many: Collection[str] = ()) -> M:
+    def body(
+        self, model: type[M], *, none: Collection[str] = (), many: Collection[str] = (), skip: Collection[str] = ()
+    ) -> M:
         """The fields that the model has and the form sent. Empty text in `none` means None; `many` are one a line.
 
         Raises Invalid.
         """
         values: dict[str, object] = {}
-        for name in model.model_fields:
+        for name in [name for name in model.model_fields if name not in skip]:
             if name in many and self.has(name):
                 values[name] = [line.strip() for line in self.get(name).splitlines() if line.strip()]
             elif self.has(name):

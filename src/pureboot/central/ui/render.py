@@ -1,6 +1,7 @@
 """Templates to HTML. Every text is escaped, whoever made it; what a page cannot show safely it shows as text."""
 
 import hashlib
+import math
 from datetime import datetime, timedelta
 from functools import cache
 from importlib.resources import files
@@ -61,6 +62,7 @@ def _environment() -> Environment:
         "size": size,
         "percent": percent,
         "duration": duration,
+        "gap_width": gap_width,
         "path": lambda text: quote(str(text), safe=""),
     }
     environment.globals |= {"asset": _asset_address, "query": query}
@@ -101,6 +103,11 @@ def duration(seconds: float | timedelta) -> str:
         if total >= 2 * length:
             return f"{int(total // length)} {unit}"
     return f"{int(total)} s"
+
+
+def gap_width(seconds: float) -> int:
+    """Of 100: a bar that tells half a minute from an hour and a week."""
+    return round(min(100, max(4, 100 * math.log(max(seconds, 1)) / math.log(30 * 86400))))
 
 
 def size(count: float) -> str:

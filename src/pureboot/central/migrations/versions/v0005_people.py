@@ -1,4 +1,4 @@
-"""People, their sessions, and the role of a token."""
+"""People, their sessions, and the role of a token; the indexes of the node lists."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -32,6 +32,15 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("token_hash", name=op.f("pk_person_session")),
     )
     op.create_index(op.f("ix_person_session_name"), "person_session", ["name"], unique=False)
+    op.drop_index("ix_node_home_site_id", "node")
+    op.drop_index("ix_node_workflow_id", "node")
+    for columns in (
+        ["home_site_id", "deleted_at", "id"],
+        ["state", "deleted_at", "id"],
+        ["workflow_id", "deleted_at", "id"],
+        ["deleted_at", "id", "hostname"],
+    ):
+        op.create_index(op.f("ix_node_" + "_".join(columns)), "node", columns, unique=False)
 
 
 def downgrade() -> None:

@@ -1,0 +1,145 @@
+"""Nodes: finding them, changing many at once, and one of them with its time line."""
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+from sqlalchemy import Connection
+
+from pureboot.central import bulk, node_list, nodes, sites, steps, timeline, workflows
+from pureboot.central.bodies import AdminStateBody, BulkAssign, BulkMove, BulkOutcome, NodeFilter, NodePatch
+from pureboot.central.edge import AsOperator, AsViewer, Central, Cursor, Services, check_role
+from pureboot.central.node_rows import document
+from pureboot.central.ui.form import Form
+from pureboot.central.ui.page_route import PageRoute
+from pureboot.central.ui.render import query
+from pureboot.central.ui.view import Ui, View
+from pureboot.central.ui.visit import PostedForm
+from pureboot.core.errors import Invalid, PureBootError
+from pureboot.core.lifecycle import NodeState
+from pureboot.core.roles import Role
+
+routes = APIRouter(route_class=PageRoute, include_in_schema=False)
+
+ROWS = 50
+# What happened to a node, a page.
+MOMENTS = 50
+# Sites and workflows to choose from; beyond, the address takes any id or name.
+CHOICES = 1000
+
+FILTERS = ("q", "state", "site", "workflow")
+
+
+@routes.get("/nodes")
+async def node_list_page(
+    central: Central,
+    view: Ui,
+    _: AsViewer,
+    q: str = "",
+    state: str = "",
+    site: str = "",
+    workflow: str = "",
+    cursor: Cursor = None,
+) -> Response:
+    wanted = NodeFilter(q=q[:200], state=state or None, site=site or None, workflow=workflow or None)
+    found, total, names = await central.db.read(
+        lambda conn: (
+            node_list.page(conn, wanted, cursor, ROWS),
+            node_list.count(conn, wanted),
+            _names(conn),
+        )
+    )
+    return view.page(
+        "nodes/list.html", found=found, total=total, names=names, wanted=wanted, states=list(NodeState), cursor=cursor
+    )
+
+
+def _names(conn: Connection) -> dict[str, dict[str, str]]:
+    """Of all sites and workflows, by their ids: what a person calls them."""
+    return {"sites": sites.names(conn, CHOICES), "workflows": workflows.names(conn, CHOICES)}
+
+
+@routes.post("/nodes/bulk")
+async def change_many(central: Central, view: Ui, person: AsOperator, form: PostedForm) -> Response:
+    """First what it would do; then, confirmed, what it did."""
+    try:
+        outcome = await _change_many(central, view, form, person.name, preview=not form.has("confirmed"))
+    except PureBootError as error:
+        return view.page("error.html", error=error)
+    if not outcome.preview and not outcome.refused:
+        return view.go(_back(form), f"{outcome.changed} changed, {outcome.unchanged} were like that already.")
+    names = await central.db.read(_names)
+    return view.page("nodes/bulk.html", outcome=outcome, form=form, names=names, back=_back(form))
+
+
+async def _change_many(central: Services, view: View, form: Form, person: str, *, preview: bool) -> BulkOutcome:
+    chosen = {"preview": preview} | _selection(form)
+    if form.get("do") == "move":
+        body = BulkMove(**chosen, state=form.get("to_state"), comment=form.get("comment")[:2000])
+        return await bulk.move(central.db, body, person, view.now)
+    return await bulk.assign(central.db, BulkAssign(**chosen, workflow_id=form.get("to_workflow") or None), view.now)
+
+
+def _selection(form: Form) -> dict[str, object]:
+    """What is ticked, or all that the filter finds."""
+    if form.get("scope") == "all":
+        return {"filter": NodeFilter(**_filter(form))}
+    if not form.all("id"):
+        raise Invalid("No node is ticked.", hint="Tick some in the list, or choose all that the filter finds.")
+    return {"ids": form.all("id")[: bulk.MOST]}
+
+
+def _filter(form: Form) -> dict[str, str]:
+    return {name: form.get(name)[:200] for name in FILTERS if form.get(name)}
+
+
+def _back(form: Form) -> str:
+    return f"/nodes{query(**_filter(form))}"
+
+
+@routes.get("/nodes/{node}")
+async def node_page(central: Central, view: Ui, _: AsViewer, node: str, cursor: Cursor = None) -> Response:
+    return await _one(central, view, node, cursor=cursor)
+
+
+@routes.post("/nodes/{node}")
+async def edit(central: Central, view: Ui, _: AsOperator, node: str, form: PostedForm) -> Response:
+    """A stale edit shows the node as it is now, and keeps what was typed."""
+    try:
+        patch = form.body(NodePatch, none=("workflow_id", "group_id", "local_boot"), many=("tags",))
+        await central.db.write(lambda conn: nodes.edit(conn, node, patch, view.now))
+    except PureBootError as error:
+        return await _one(central, view, node, error=error, form=form)
+    return view.go(f"/nodes/{node}", "The node is changed; its site learns of it now.")
+
+
+@routes.post("/nodes/{node}/state")
+async def move(central: Central, view: Ui, person: AsOperator, node: str, form: PostedForm) -> Response:
+    try:
+        body = form.body(AdminStateBody)
+        if body.force:
+            check_role(person, Role.ADMIN)
+        moved = await central.db.write(lambda conn: steps.set_state(conn, node, body, person.name, view.now))
+    except PureBootError as error:
+        return await _one(central, view, node, error=error)
+    return view.go(f"/nodes/{node}", f"The node is {moved.state.replace('_', ' ')} now.")
+
+
+async def _one(
+    central: Services,
+    view: View,
+    ref: str,
+    *,
+    cursor: str | None = None,
+    error: PureBootError | None = None,
+    form: Form | None = None,
+) -> Response:
+    def look(conn: Connection) -> dict[str, object]:
+        node = nodes.find(conn, ref)
+        return {
+            "node": document(node),
+            "ways": steps.ways(conn, node),
+            "line": timeline.page(conn, node.id, cursor, MOMENTS),
+            "names": _names(conn),
+        }
+
+    found = await central.db.read(look)
+    return view.page("nodes/node.html", **found, cursor=cursor, error=error, form=form, states=list(NodeState))
