@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 
 from pureboot.central.edge import AsViewer
-from pureboot.central.ui import content, live, nodes, people, sign_in, sites, static_files, workflows
+from pureboot.central.ui import alerts, content, live, nodes, people, sign_in, site, sites, static_files, workflows
 from pureboot.central.ui.page_route import PageRoute
 from pureboot.central.ui.view import Area, Ui
 from pureboot.core.roles import Role
@@ -25,6 +25,7 @@ AREAS = (
     Area("Nodes", "/nodes"),
     Area("Workflows", "/workflows"),
     Area("Content", "/content"),
+    Area("Alerts", "/alerts", badge=True),
     Area("People", "/people", Role.ADMIN),
 )
 # Open routes first: they ask nobody who it is.
@@ -34,8 +35,10 @@ ROUTES = (
     sign_in.routes,
     live.routes,
     sites.routes,
+    site.routes,
     nodes.routes,
     workflows.routes,
     content.routes,
+    alerts.routes,
     people.routes,
 )
