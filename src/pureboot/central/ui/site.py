@@ -27,7 +27,7 @@ Item = Annotated[str, Path(max_length=64)]
 # Sites that may be named as the one above.
 CHOICES = 1000
 # Outages that the page lists.
-LISTED = 20
+LISTED = 8
 
 
 @dataclass(frozen=True, slots=True)
