@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection, insert, select, update
 
 from pureboot.central import tables as t
 from pureboot.central.accounts import digest
@@ -140,9 +140,25 @@ def _node(n: int, sites: int, workflows: int, now: datetime) -> dict[str, Any]:
     }
 
 
+def content(conn: Connection, now: datetime) -> None:
+    sizes = {
+        "bootloaders/undionly.kpxe": 72_000,
+        "images/debian/linux": 8_200_000,
+        "images/debian/initrd.gz": 38_900_000,
+    }
+    sizes |= {"images/ubuntu/noble.iso": 2_700_000_000, "templates/debian.cfg": 2_100}
+    for name, size in sizes.items():
+        category, _, path = name.partition("/")
+        row = {"category": category, "path": path, "digest": f"sha256:{digest(name)}", "size": size}
+        conn.execute(insert(t.content), row | {"version": 1, "updated_at": now - timedelta(days=3), "deleted_at": None})
+
+
 def outage_of(conn: Connection, n: int, now: datetime) -> None:
     """What node `n` went through: approved, installed, and installed again while its site was cut off for two hours."""
-    site = site_id(n % 40)
+    mine = t.node.c.id == node_id(n)
+    site = conn.execute(select(t.node.c.home_site_id).where(mine)).scalar_one()
+    fields: dict[str, Any] = {"state": "active", "hostname": f"web-{n}", "workflow_id": workflow_id(0)}
+    conn.execute(update(t.node).where(mine).values(**fields, last_seen=now - timedelta(minutes=3)))
     back = now - timedelta(minutes=12)
 
     def step(origin: str, target: str, ago: float, by: str, late: bool = False, **fields: Any) -> None:

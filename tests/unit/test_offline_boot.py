@@ -434,7 +434,7 @@ async def test_boots_are_counted_by_what_was_decided(parts: Parts, content: Cont
     await boots.generate_script(MAC)
     await boots.generate_script(OTHER_MAC)
     await boots.generate_script(OTHER_MAC)
-    assert dict(boots.boots) == {("Halt", "offline"): 1, ("LocalDisk", "offline"): 2}
+    assert dict(boots.boots.counts) == {("Halt", "offline"): 1, ("LocalDisk", "offline"): 2}
 
 
 def test_a_default_action_nobody_knows_stops_the_start(tmp_path: Path, content: ContentCache) -> None:

@@ -128,5 +128,5 @@ async def test_a_site_whose_name_is_odd_gets_its_scripts_all_the_same(both: Both
 async def test_it_counts_as_a_boot(both: Both) -> None:
     await both.parts.knows("n1", MAC, state=S.ACTIVE)
     assert both.ready.script(MAC)
-    assert sum(both.generator.boots.values()) == 1
+    assert sum(both.generator.boots.counts.values()) == 1
     assert both.observations.seen_last_hour == 1

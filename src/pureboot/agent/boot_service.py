@@ -8,7 +8,9 @@ from starlette.requests import Request
 from pureboot.agent.connectivity import AlwaysOffline, ConnectivityMonitor
 from pureboot.agent.offline_boot import NoScript, OfflineBootGenerator
 from pureboot.core import ipxe
+from pureboot.core.boot import LocalDisk
 from pureboot.core.errors import Malformed
+from pureboot.core.mac import MacAddress
 from pureboot.core.node import LocalBoot
 
 log = logging.getLogger(__name__)
@@ -57,10 +59,10 @@ class AgentBootService:
             raise
         except TimeoutError:
             log.warning("no boot decision inside the budget")
-            return self._fallback("This site's agent could not decide in time. Booting the local disk.")
+            return self._fallback(mac, "This site's agent could not decide in time. Booting the local disk.")
         except Exception:  # a machine hangs for good on anything that is not a script
             log.exception("a boot decision failed")
-            return self._fallback("This site's agent failed to decide. Booting the local disk.")
+            return self._fallback(mac, "This site's agent failed to decide. Booting the local disk.")
         finally:
             self.active -= 1
 
@@ -72,7 +74,9 @@ class AgentBootService:
         """Whether the answer would be a 404 now. Raises Malformed."""
         return self.offline_generator is not None and self.offline_generator.has_no_script(mac)
 
-    def _fallback(self, reason: str) -> str:
+    def _fallback(self, mac: str, reason: str) -> str:
+        if generator := self.offline_generator:
+            generator.boots.add(str(MacAddress.parse(mac)), None, LocalDisk(reason), generator.link())
         return ipxe.fallback(reason, self._local_boot)
 
     @property

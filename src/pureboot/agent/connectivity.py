@@ -26,7 +26,8 @@ Listener = Callable[[bool], Awaitable[None]]
 
 class ConnectivityMonitor:
     """Starts as offline. `check_interval` and `timeout` are in seconds. `last_online_at` is what an earlier life of
-    this agent kept on disk. `last_outage`: the last word before it, and the first after; None: none yet."""
+    this agent kept on disk. `last_outage`: the last word before it, and the first after; None: none
+    yet. `since`: when it was last found to have come or gone."""
 
     def __init__(
         self,
@@ -50,6 +51,7 @@ class ConnectivityMonitor:
         self._last_online_at = last_online_at
         self.last_outage: tuple[datetime, datetime] | None = None
         self._born = now()
+        self.since = self._born
         self._online = False
         self._failures = 0
         self._tripped = True
@@ -141,7 +143,7 @@ class ConnectivityMonitor:
     async def _turn(self, online: bool) -> None:
         if online == self._online:
             return
-        self._online = online
+        self._online, self.since = online, self._now()
         if online:
             log.info("central answers")
         else:

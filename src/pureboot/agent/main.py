@@ -29,6 +29,7 @@ from pureboot.agent.database import Database, damaged_copies, get_meta, set_meta
 from pureboot.agent.heartbeat import HeartbeatService
 from pureboot.agent.housekeeping import Housekeeping
 from pureboot.agent.journal import Journal
+from pureboot.agent.live import Live
 from pureboot.agent.metrics import SiteCollector, registry_of
 from pureboot.agent.mirror import Mirror
 from pureboot.agent.observations import Observations
@@ -41,10 +42,12 @@ from pureboot.agent.queue_processor import QueueProcessor
 from pureboot.agent.readiness import Readiness
 from pureboot.agent.ready_scripts import QuickBoots, ReadyScripts
 from pureboot.agent.routes.boot import boot_routes
+from pureboot.agent.routes.boots import BootDesk
 from pureboot.agent.routes.cache import CacheDesk
 from pureboot.agent.routes.decisions import DecisionDesk
 from pureboot.agent.routes.files import file_routes
 from pureboot.agent.routes.nodes import node_routes
+from pureboot.agent.routes.page import Page
 from pureboot.agent.routes.queue import QueueDesk
 from pureboot.agent.routes.status import Status
 from pureboot.agent.routes.templates import Templates
@@ -224,7 +227,7 @@ class SiteAgent:
         progress = InstallProgress(self.state_cache, self.site, self.journal)
         collector = SiteCollector(
             self.heartbeat.collect,
-            self.offline_generator.boots,
+            self.offline_generator.boots.counts,
             self.state_cache.count,
             lambda: (self.content_cache.hits, self.content_cache.misses),
             tftp,
@@ -248,6 +251,28 @@ class SiteAgent:
             ],
             registry=registry_of(collector),
         )
+        boots = self.offline_generator.boots
+        self.live = Live(
+            lambda: (
+                boots.seq,
+                self.connectivity.since,
+                self.sync_queue.pending_count,
+                self.sync_queue.failed_count,
+                conflicts.pending_count,
+                self.site.last_pass,
+                self.content_cache.usage,
+            )
+        )
+        page = Page(
+            people,
+            status,
+            queue=self.sync_queue,
+            detector=self.conflict_detector,
+            readiness=readiness,
+            boots=boots,
+            missing=lambda: self.fetcher.missing(wants.ahead()),
+            live=self.live,
+        )
         ready = ReadyScripts(self.state_cache, self.site, self.connectivity, self.observations, self.offline_generator)
         app = create_app(
             [
@@ -258,7 +283,9 @@ class SiteAgent:
                 *QueueDesk(people, self.sync_queue).routes(),
                 *DecisionDesk(people, self.conflict_detector, self.journal, self.proxy).routes(),
                 *CacheDesk(people, self.content_cache, wants, self.verifier).routes(),
+                *BootDesk(people, boots).routes(),
                 *status.routes(),
+                *page.routes(),
             ],
             max_body_bytes=settings.max_body_bytes,
         )
@@ -305,8 +332,13 @@ async def run(settings: AgentSettings) -> None:
         agent = SiteAgent(settings.model_copy(update={"port": sock.getsockname()[1]}))
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
+
+        def told() -> None:
+            agent.live.close()
+            stop.set()
+
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+            loop.add_signal_handler(number, told)
         await agent.start()
         await agent.tftp.start()
         try:

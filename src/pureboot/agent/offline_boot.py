@@ -4,11 +4,11 @@ The same path answers online and offline; what differs is what `core.boot.decide
 """
 
 import logging
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from pureboot.agent.boots import BootLog
 from pureboot.agent.cache.content_cache import ContentCache
 from pureboot.agent.cache.state_cache import CachedNode, NodeStateCache
 from pureboot.agent.clock import Stamp
@@ -80,7 +80,7 @@ class OfflineBootGenerator:
         self.content_cache = content_cache
         self.site_id = site_id
         self.default_action = DefaultAction(default_action)
-        self.boots: Counter[tuple[str, str]] = Counter()
+        self.boots = BootLog()
         self._site = site or SiteState(state_cache.database, queue.clock)
         self._journal = journal or Journal(state_cache, queue, self._site)
         self._link = connectivity or AlwaysOffline()
@@ -107,19 +107,19 @@ class OfflineBootGenerator:
             self._observations.saw(node.node_id)
             decision = self._filled_in(decision, node, base_url)
         link = self.link()
-        self.boots[type(decision).__name__, link] += 1
+        self.boots.add(str(address), node, decision, link)
         if self._leaves_it_to_firmware(decision, node):
             raise NoScript("This machine boots its own disk, and gets no script for it (local_boot: http-404).")
         return ipxe.render(decision, self._banner(str(address), node, link, base_url))
 
-    def simple_script(self, node: CachedNode, mac: str, link: ipxe.Link) -> tuple[str, str] | None:
-        """What `generate_script` gives a known machine with this MAC, and the decision's name, where nothing has to be
+    def simple_script(self, node: CachedNode, mac: str, link: ipxe.Link) -> tuple[str, Decision] | None:
+        """What `generate_script` gives a known machine with this MAC, and the decision, where nothing has to be
         looked up, committed or waited for, and nothing the machine says of itself counts; None where that is not so.
         Changes nothing."""
         if node.state in WAITS or self._local_boot_of(node) is LocalBoot.HTTP_404:
             return None
         decision = boot.decide(KnownNode(node.stage, disputed=node.disputed), self._view(), now=0.0)
-        return ipxe.render(decision, self._banner(mac, node, link, "")), type(decision).__name__
+        return ipxe.render(decision, self._banner(mac, node, link, "")), decision
 
     @property
     def local_boot(self) -> LocalBoot:

@@ -18,6 +18,8 @@ class People(Protocol):
 
     def admit(self, request: Request) -> None: ...
 
+    def check_own_page(self, request: Request) -> None: ...
+
 
 class SiteAdmins:
     """The token lies in `DIR/admin-token` (0600), made at the first start."""
@@ -28,6 +30,8 @@ class SiteAdmins:
     def admit(self, request: Request) -> None:
         """Raises Unauthenticated or Forbidden."""
         if _is_loopback(request):
+            if request.method not in ("GET", "HEAD"):
+                self.check_own_page(request)
             return
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token:
@@ -37,6 +41,23 @@ class SiteAdmins:
             )
         if not hmac.compare_digest(hashlib.sha256(token.strip().encode()).digest(), self._digest):
             raise Forbidden("This is not the site's admin token.", hint="It lies in DATA_DIR/admin-token.")
+
+    def check_own_page(self, request: Request) -> None:
+        """Whoever sits at the agent's host is trusted; a page that they have open beside ours is not. Raises
+        Forbidden."""
+        if _is_of_another_page(request):
+            raise Forbidden(
+                "Another page asked for this in your browser.", code="not_our_page", hint="Use the agent's own page."
+            )
+
+
+def _is_of_another_page(request: Request) -> bool:
+    """Whether a browser asks on behalf of a page that is not ours. Every browser of these years says so in one of two
+    ways; a command says nothing."""
+    if site := request.headers.get("sec-fetch-site"):
+        return site not in ("same-origin", "none")
+    origin = request.headers.get("origin")
+    return origin is not None and origin != f"{request.url.scheme}://{request.url.netloc}"
 
 
 def _is_loopback(request: Request) -> bool:

@@ -14,6 +14,7 @@ from pureboot.agent.connectivity import ConnectivityMonitor
 from pureboot.agent.observations import Observations
 from pureboot.agent.offline_boot import OfflineBootGenerator
 from pureboot.agent.site import SiteState
+from pureboot.core.boot import Decision
 from pureboot.core.ipxe import Link
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ _PLACE = "@MAC@"
 class _Script:
     before: bytes
     after: bytes
-    decision: str
+    decision: Decision
 
 
 class ReadyScripts:
@@ -54,7 +55,7 @@ class ReadyScripts:
         if node is None or (script := self._of(node, link)) is None:
             return None
         self._observations.saw(node.node_id)
-        self._generator.boots[script.decision, link] += 1
+        self._generator.boots.add(written, node, script.decision, link)
         return script.before + written.encode() + script.after
 
     def _of(self, node: CachedNode, link: Link) -> _Script | None:

@@ -34,6 +34,7 @@ MOST_AT_ONCE = 1000
 class SitePatch(SiteSettings):
     """Only what is sent changes."""
 
+    version: int | None = None
     name: str = Field(default="", min_length=1, max_length=200)
     description: str = ""
     parent_id: str | None = None

@@ -10,9 +10,11 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
+from pureboot.central import sites
 from pureboot.central import tables as t
 from pureboot.central.bodies import CommandView
 from pureboot.central.clock import new_id
+from pureboot.central.db import Database
 from pureboot.central.sql import locked, one, rows_of
 from pureboot.core.errors import Clash
 from pureboot.core.node import printable
@@ -27,6 +29,14 @@ KEPT = timedelta(days=30)
 
 _NO_ACCOUNT = "This site's agent does not tell what became of it."
 _TOO_OLD = "This site's agent is too old for it: upgrade it, or do it at the site."
+
+
+async def send(db: Database, ref: str, command: Name, now: datetime, **about: str) -> CommandView:
+    """Asks the site named `ref`, and ends its agent's long poll so that it comes for it. Raises as `ask`, and
+    NotFound."""
+    asked = await db.write(lambda conn: ask(conn, sites.find(conn, ref).id, command, now, **about))
+    db.bell.ring([asked.site_id])
+    return asked
 
 
 def ask(

@@ -30,7 +30,6 @@ def heard(conn: Connection, agent: Agent, beat: Heartbeat, now: datetime) -> Hea
             version=metrics.version[:100],
             metrics=metrics.model_dump(mode="json", exclude={"report"}),
             report=report.to_keep() if report else None,
-            failed_items=max(0, min(metrics.failed_queue_items, 10**9)),
         )
     )
     commands.settle(conn, agent.site_id, report.commands_done if report else [], now)

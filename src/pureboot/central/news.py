@@ -34,9 +34,13 @@ class Topic:
 # Whatever a site's agent is told of rises a position: nodes, conflicts, settings, workflows, content.
 _CHANGES = select(func.sum(t.site_pos.c.pos), func.count())
 _BEATS = select(func.max(t.agent.c.last_seen), _CHANGES.with_only_columns(func.sum(t.site_pos.c.pos)).scalar_subquery())
+_STANDING = select(
+    func.count(), func.sum(t.alert.c.times), func.max(t.alert.c.last_at), func.count(t.alert.c.acknowledged_at)
+).where(t.alert.c.ended_at.is_(None))
 TOPICS = (
     Topic("nodes", _CHANGES, gap=2),
     Topic("conflicts", _CHANGES, gap=1),
+    Topic("alerts", _STANDING, gap=1),
     # That an agent falls silent changes no row.
     Topic("sites", _BEATS, gap=5, latest=15),
 )

@@ -15,7 +15,7 @@ from pureboot.central.bodies import Fleet, SiteHealth, SitePatch, SiteView
 from pureboot.central.clock import new_id
 from pureboot.central.positions import close_feed, open_feed, publish
 from pureboot.central.sql import count, locked, one, rows_of, tally
-from pureboot.core.errors import Clash, Invalid, Malformed, NotFound
+from pureboot.core.errors import Clash, Invalid, Malformed, NotFound, StaleVersion
 from pureboot.core.lifecycle import Autonomy
 from pureboot.wire.messages import AgentMetrics, AgentStatus, ListPage, SiteDocument, SiteFields
 
@@ -56,8 +56,11 @@ def create(conn: Connection, fields: SiteFields, now: datetime) -> SiteDocument:
 
 def change(conn: Connection, ref: str, patch: SitePatch, now: datetime) -> SiteDocument:
     site = find(conn, ref, lock=True)
+    if patch.version is not None and patch.version != site.version:
+        raise StaleVersion(f"The site {site.name!r} is at version {site.version}, not {patch.version}.")
     current = site.model_dump(include=set(SiteFields.model_fields))
-    values = _checked(conn, SiteFields.model_validate(current | patch.model_dump(exclude_unset=True)), site.id)
+    sent = patch.model_dump(exclude_unset=True, exclude={"version"})
+    values = _checked(conn, SiteFields.model_validate(current | sent), site.id)
     row = {**values, "version": site.version + 1, "updated_at": now}
     if (level := row["autonomy_level"]) != site.autonomy_level and not ever_had(conn, site.id, level):
         row["levels_had"] = [*_levels_had(conn, site.id), level]

@@ -242,7 +242,6 @@ agent = Table(
     Column("interval_seconds", Integer, nullable=False),
     Column("metrics", JSON, nullable=False),
     Column("report", JSON),
-    Column("failed_items", Integer, nullable=False, server_default="0"),
     Column("last_seen", Moment),
     Column("created_at", Moment, nullable=False),
     Column("replaced_at", Moment),

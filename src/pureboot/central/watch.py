@@ -99,7 +99,8 @@ def _in_conflict(conn: Connection) -> Iterator[tuple[Key, Fact]]:
 
 def _failing(conn: Connection) -> Iterator[tuple[Key, Fact]]:
     rows = t.agent.c
-    query = select(rows.site_id, rows.failed_items).where(rows.replaced_at.is_(None), rows.failed_items > 0)
+    failed = rows.metrics["failed_queue_items"].as_integer()
+    query = select(rows.site_id, failed).where(rows.replaced_at.is_(None), failed > 0)
     for site_id, number in conn.execute(query):
         message = f"{_counted(number, 'report', 'reports')} of the site failed. Requeue or discard: see its queue."
         yield Key(site_id, "items_failed"), Fact("warning", message, number)

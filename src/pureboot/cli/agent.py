@@ -226,6 +226,40 @@ def conflicts(port: Port = None, data_dir: DataDir = None, config: Config = None
     show.listing(rows, columns, json=json, empty="Site and central agree.")
 
 
+@app.command()
+def boots(
+    follow: Annotated[bool, typer.Option("--follow", help="Go on with those to come, until interrupted.")] = False,
+    port: Port = None,
+    data_dir: DataDir = None,
+    config: Config = None,
+    json: AsJson = False,
+) -> None:
+    """List the last boots, the oldest first: which machine was told what, and why.
+
+    With --follow each is a line as it happens; with --json too, a JSON object a line.
+    """
+    columns = {
+        "TIME": "at",
+        "MAC": "mac_address",
+        "HOSTNAME": "hostname",
+        "STATE": "state",
+        "TOLD": "decision",
+        "LINK": "link",
+        "WHY": "reason",
+    }
+    path = "api/v1/agent/boots"
+    with _local(config, data_dir, port) as agent:
+        if not follow:
+            show.listing(agent.listing(path, limit="1000"), columns, json=json, empty="No machine has booted yet.")
+            return
+        after = "0"
+        while True:
+            answer = agent.get(path, after=after, wait="20", limit="1000")
+            for row in answer["items"]:
+                show.line(row, columns.values(), json=json)
+            after = str(answer["last"])
+
+
 Comment = Annotated[str, typer.Option(help="Why; central keeps it.")]
 
 

@@ -8,7 +8,7 @@ import typer
 from pureboot.cli import names, show
 from pureboot.cli.options import AsJson, Node, given, group
 from pureboot.cli.remote import Remote, Row, central
-from pureboot.core.errors import Clash, IllegalEdge
+from pureboot.core.errors import Clash, IllegalEdge, Invalid
 from pureboot.core.lifecycle import By, Edge, NodeState, Stage, check, destination
 from pureboot.core.node import LocalBoot
 
@@ -36,6 +36,22 @@ HISTORY = {
 }
 EVENTS = {"WHEN": "occurred_at", "EVENT": "event", "MESSAGE": "message", "METADATA": "metadata", "ITEM": "item_id"}
 
+TIMELINE = {
+    "HAPPENED": "occurred_at",
+    "CENTRAL KNEW": "recorded_at",
+    "WHAT": "what",
+    "WHO": "actor",
+    "SAID": "message",
+}
+
+Some = Annotated[
+    list[str] | None, typer.Argument(metavar="NODE...", help="Ids or MAC addresses; none: see the options.")
+]
+OfSite = Annotated[str | None, typer.Option("--site", help="All of this site.")]
+OfState = Annotated[NodeState | None, typer.Option("--state", help="All in this state.")]
+OfWorkflow = Annotated[str | None, typer.Option("--workflow", help="Only those with this workflow, by id or name.")]
+Search = Annotated[str | None, typer.Option("--search", help="Text in the hostname, or a part of a MAC.")]
+Preview = Annotated[bool, typer.Option("--preview", help="Only say what it would do.")]
 Hostname = Annotated[str | None, typer.Option(help="Its host name.")]
 AWorkflow = Annotated[str | None, typer.Option("--workflow", help="Id or name of the workflow that installs it.")]
 
@@ -84,12 +100,13 @@ def _disk(said: Disk | None) -> Row:
 def list_(
     site: Annotated[str | None, typer.Option(help="Only those of this site.")] = None,
     state: Annotated[NodeState | None, typer.Option(help="Only those in this state.")] = None,
+    workflow: OfWorkflow = None,
+    search: Search = None,
     json: AsJson = False,
 ) -> None:
     """List nodes."""
     with central() as remote:
-        path = f"sites/{names.site(remote, site)['id']}/nodes" if site else "nodes"
-        rows = [row for row in remote.listing(path) if state in (None, row["state"])]
+        rows = remote.listing("nodes", **given(site=site, state=state, workflow=workflow, q=search))
         show.listing(rows if json else _named(remote, rows), COLUMNS, json=json, empty="There are no such nodes.")
 
 
@@ -183,6 +200,60 @@ def state(
 
 
 @app.command()
+def assign(
+    workflow: Annotated[str, typer.Argument(metavar="WORKFLOW", help="Id or name of a workflow, or none.")],
+    nodes: Some = None,
+    site: OfSite = None,
+    state: OfState = None,
+    search: Search = None,
+    preview: Preview = False,
+    json: AsJson = False,
+) -> None:
+    """Give a workflow to many nodes: those named, or all that the options find."""
+    with central() as remote:
+        body = _selection(remote, nodes, given(site=site, state=state, q=search), preview)
+        _tell(
+            remote.send("POST", "nodes/assign", json=body | {"workflow_id": None if workflow == "none" else workflow}),
+            json=json,
+        )
+
+
+@app.command()
+def move(
+    to: Annotated[NodeState, typer.Argument(metavar="STATE", help="The state they shall be in.")],
+    nodes: Some = None,
+    site: OfSite = None,
+    state: OfState = None,
+    search: Search = None,
+    comment: Annotated[str, typer.Option(help="Why; kept in the history.")] = "",
+    preview: Preview = False,
+    json: AsJson = False,
+) -> None:
+    """Move many nodes to a state: those named, or all that the options find. Each is moved or refused on its own."""
+    with central() as remote:
+        body = _selection(remote, nodes, given(site=site, state=state, q=search), preview)
+        _tell(remote.send("POST", "nodes/move", json=body | {"state": to, "comment": comment}), json=json)
+
+
+def _selection(remote: Remote, said: list[str] | None, found_by: Row, preview: bool) -> Row:
+    """Raises Invalid where it is neither of both: all nodes of all sites are never meant by saying nothing."""
+    if bool(said) == bool(found_by):
+        raise Invalid("Name nodes, or say which by --site, --state or --search.")
+    chosen = {"ids": [names.node(remote, each)["id"] for each in said]} if said else {"filter": found_by}
+    return {**chosen, "preview": preview}
+
+
+def _tell(outcome: Row, *, json: bool) -> None:
+    """A refusal makes the command fail."""
+    said = "would change" if outcome["preview"] else "changed"
+    show.said(outcome, f"{outcome['changed']} {said}, {outcome['unchanged']} are like that already.", json=json)
+    for each in [] if json else outcome["refused"]:
+        typer.echo(f"{each['mac_address'] or each['node_id']}: {each['message']}", err=True)
+    if outcome["refused"]:
+        raise typer.Exit(1)
+
+
+@app.command()
 def delete(node: Node) -> None:
     """Delete a node; its machine registers anew when it boots."""
     with central() as remote:
@@ -205,3 +276,18 @@ def events(node: Node, json: AsJson = False) -> None:
     with central() as remote:
         rows = remote.listing(f"nodes/{names.node(remote, node)['id']}/events")
         show.listing(rows, EVENTS, json=json, empty="It has reported nothing.")
+
+
+@app.command()
+def timeline(node: Node, json: AsJson = False) -> None:
+    """Show its history and events on one line, the newest first, and when central learned of each."""
+    with central() as remote:
+        rows = remote.listing(f"nodes/{names.node(remote, node)['id']}/timeline")
+        shown = rows if json else [row | {"what": _what(row)} for row in rows]
+        show.listing(shown, TIMELINE, json=json, empty="Nothing has happened to it.")
+
+
+def _what(row: Row) -> str:
+    if row["kind"] == "event":
+        return str(row["event"])
+    return f"{row['from_state']} -> {row['to_state']}{' (forced)' if row['forced'] else ''}"

@@ -1,8 +1,8 @@
 """Answers on a terminal: tables for people, JSON for programs."""
 
-import json
+import json as _json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -21,7 +21,7 @@ _TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.\d+)?(?:Z|\+00:00)")
 
 
 def as_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    typer.echo(_json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def listing(rows: Sequence[Row], columns: Mapping[str, str], *, json: bool, empty: str) -> None:
@@ -41,6 +41,11 @@ def listing(rows: Sequence[Row], columns: Mapping[str, str], *, json: bool, empt
     for row in rows:
         table.add_row(*(escape(text(_at(row, field))) for field in columns.values()))
     _print(table)
+
+
+def line(row: Row, fields: Iterable[str], *, json: bool) -> None:
+    """One of a list without end, as it comes."""
+    typer.echo(_json.dumps(row, ensure_ascii=False) if json else "  ".join(text(_at(row, field)) for field in fields))
 
 
 def record(row: Row, *, json: bool) -> None:

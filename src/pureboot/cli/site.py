@@ -22,8 +22,20 @@ COLUMNS = {
     "AGENT": "agent_status",
     "LAST SEEN": "agent_last_seen",
     "AUTONOMY": "autonomy_level",
-    "CONFLICTS": "conflict_resolution",
+    "NODES": "nodes_total",
+    "CONFLICTS": "conflicts_pending",
+    "WAITING": "pending_queue_items",
+    "FAILED": "failed_queue_items",
+    "CACHE HITS": "cache_hit_rate",
+    "READY": "readiness.ready",
 }
+
+
+class AgentStatus(StrEnum):
+    ONLINE = "online"
+    DEGRADED = "degraded"
+    OFFLINE = "offline"
+    UNKNOWN = "unknown"
 
 
 class CachePolicy(StrEnum):
@@ -113,10 +125,16 @@ def create(
 
 
 @app.command("list")
-def list_(json: AsJson = False) -> None:
-    """List all sites."""
+def list_(
+    search: Annotated[str | None, typer.Option(help="Text in the name or the description.")] = None,
+    status: Annotated[AgentStatus | None, typer.Option(help="Only those whose agent is so.")] = None,
+    problems: Annotated[bool, typer.Option("--problems-first", help="What needs a person comes first.")] = False,
+    json: AsJson = False,
+) -> None:
+    """List sites."""
+    query = given(q=search, status=status, order="problems" if problems else None)
     with central() as remote:
-        show.listing(remote.listing("sites"), COLUMNS, json=json, empty="There are no sites yet.")
+        show.listing(remote.listing("sites", **query), COLUMNS, json=json, empty="There are no sites yet.")
 
 
 @app.command("show")

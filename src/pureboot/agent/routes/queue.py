@@ -46,15 +46,16 @@ class QueueDesk:
     async def discard(self, request: Request) -> Response:
         self._people.admit(request)
         queue_id = request.path_params["id"]
-        said = await _said(request)
-        await self._queue.discard(queue_id, said.reason, said.person)
+        told = await said(request)
+        await self._queue.discard(queue_id, told.reason, told.person)
         return JSONResponse({"id": queue_id, "status": "discarded"})
 
     async def clear_failed(self, request: Request) -> Response:
         self._people.admit(request)
-        said = await _said(request)
-        return JSONResponse({"cleared": await self._queue.clear_failed(reason=said.reason, person=said.person)})
+        told = await said(request)
+        return JSONResponse({"cleared": await self._queue.clear_failed(reason=told.reason, person=told.person)})
 
 
-async def _said(request: Request) -> DiscardRequest:
+async def said(request: Request) -> DiscardRequest:
+    """What a person gives as the reason, and who it is; both may be left out."""
     return await read_body(request, DiscardRequest) if await request.body() else DiscardRequest()

@@ -6,7 +6,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from pureboot.agent.cache.state_cache import NodeStateCache
@@ -19,7 +19,6 @@ from pureboot.agent.readiness import Readiness
 from pureboot.agent.session import Session
 from pureboot.agent.site import SiteState
 from pureboot.agent.sync import CacheSyncService
-from pureboot.agent.ui.page import HEADERS, ROWS, View, render
 
 
 class Status:
@@ -47,7 +46,6 @@ class Status:
 
     def routes(self) -> list[Route]:
         return [
-            Route("/", self.page, methods=["GET"]),
             Route("/health", self.health, methods=["GET"]),
             Route("/metrics", self.metrics, methods=["GET"]),
             Route("/api/v1/agent/status", self.status, methods=["GET"]),
@@ -61,21 +59,12 @@ class Status:
         """`degraded`: online, but something waits for a person."""
         return JSONResponse(self._health())
 
-    async def page(self, request: Request) -> Response:
-        """All of it at a glance, for a browser on the agent's own machine."""
-        self._people.admit(request)
-        document = self._site.document
-        queue, _ = await self._queue.page(ROWS)
-        conflicts = await self._detector.get_pending_conflicts()
-        name = document.name if document else "not heard of yet"
-        view = View(name, self._status(), self._readiness.report(), queue, conflicts)
-        return HTMLResponse(render(view), headers=HEADERS)
-
     async def status(self, request: Request) -> Response:
         self._people.admit(request)
-        return JSONResponse(self._status())
+        return JSONResponse(self.everything())
 
-    def _status(self) -> dict[str, Any]:
+    def everything(self) -> dict[str, Any]:
+        """What the status route says."""
         metrics = self._heartbeat.collect().model_dump(mode="json", exclude={"report"})
         document = self._site.document
         about = {
@@ -127,6 +116,7 @@ class Status:
             "version": metrics.version,
             "is_online": metrics.is_online,
             "last_online_at": metrics.last_online_at.isoformat() if metrics.last_online_at else None,
+            "state_since": self._connectivity.since.isoformat(),
             "offline_duration_seconds": metrics.offline_duration_seconds,
             "pending_queue_items": metrics.pending_queue_items,
             "failed_queue_items": metrics.failed_queue_items,

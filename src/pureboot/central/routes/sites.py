@@ -3,13 +3,11 @@
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query
-from sqlalchemy import Connection
 
 from pureboot.central import accounts, commands, heartbeats, node_list, outages, sites
 from pureboot.central.accounts import Person
 from pureboot.central.bodies import (
     CommandRequested,
-    CommandView,
     GiveUpBody,
     NodeFilter,
     Outage,
@@ -132,11 +130,5 @@ async def site_outages(
 
 
 async def _ask(central: Services, ref: str, command: commands.Name, person: Person, **about: str) -> CommandRequested:
-    now = central.clock.now()
-
-    def work(conn: Connection) -> CommandView:
-        return commands.ask(conn, sites.find(conn, ref).id, command, now, person=person.name, **about)
-
-    asked = await central.db.write(work)
-    central.db.bell.ring([asked.site_id])
+    asked = await commands.send(central.db, ref, command, central.clock.now(), person=person.name, **about)
     return CommandRequested(id=asked.id)

@@ -7,7 +7,19 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 
 from pureboot.central.edge import AsViewer
-from pureboot.central.ui import conflicts, content, live, nodes, people, sign_in, sites, static_files, workflows
+from pureboot.central.ui import (
+    alerts,
+    conflicts,
+    content,
+    live,
+    nodes,
+    people,
+    sign_in,
+    site,
+    sites,
+    static_files,
+    workflows,
+)
 from pureboot.central.ui.page_route import PageRoute
 from pureboot.central.ui.view import Area, Ui
 from pureboot.core.roles import Role
@@ -26,6 +38,7 @@ AREAS = (
     Area("Conflicts", "/conflicts"),
     Area("Workflows", "/workflows"),
     Area("Content", "/content"),
+    Area("Alerts", "/alerts", badge=True),
     Area("People", "/people", Role.ADMIN),
 )
 # Open routes first: they ask nobody who it is.
@@ -35,9 +48,11 @@ ROUTES = (
     sign_in.routes,
     live.routes,
     sites.routes,
+    site.routes,
     nodes.routes,
     conflicts.routes,
     workflows.routes,
     content.routes,
+    alerts.routes,
     people.routes,
 )

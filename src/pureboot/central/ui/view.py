@@ -29,11 +29,12 @@ Tone = Literal["good", "warn", "bad"]
 
 @dataclass(frozen=True, slots=True)
 class Area:
-    """A part of the navigation, and the role that its pages need."""
+    """A part of the navigation, and the role that its pages need. `badge`: it shows how many alerts nobody has seen."""
 
     title: str
     path: str
     role: Role = Role.VIEWER
+    badge: bool = False
 
 
 @dataclass(frozen=True, slots=True)

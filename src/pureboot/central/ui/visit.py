@@ -6,7 +6,7 @@ from urllib.parse import quote, urlsplit
 
 from fastapi import Depends, Request
 
-from pureboot.central import browsers
+from pureboot.central import alerts, browsers
 from pureboot.central.browsers import Session, form_token
 from pureboot.central.edge import BoundedRequest, services
 from pureboot.central.ui.form import CSRF, Form, read
@@ -18,11 +18,12 @@ SAFE = ("GET", "HEAD")
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """`token` is the cookie; it is empty where nobody is signed in."""
+    """`token` is the cookie; it is empty where nobody is signed in. `unseen`: alerts that nobody has acknowledged."""
 
     session: Session | None
     token: str
     form: Form
+    unseen: int = 0
 
     @property
     def form_token(self) -> str:
@@ -48,7 +49,9 @@ async def receive(request: BoundedRequest) -> Visit:
         _check_origin(request)
     form = Form() if safe else await read(request)
     token = request.cookies.get(COOKIE, "")
-    return Visit(await _session(request, token) if token else None, token, form)
+    session = await _session(request, token) if token else None
+    unseen = await services(request).db.read(alerts.unseen) if session else 0
+    return Visit(session, token, form, unseen)
 
 
 async def _session(request: Request, token: str) -> Session | None:

@@ -24,7 +24,6 @@ def upgrade() -> None:
     op.drop_table("site_notice")
     op.execute("INSERT INTO watch (id) VALUES (1)")
     op.add_column("agent", sa.Column("report", sa.JSON(), nullable=True))
-    op.add_column("agent", sa.Column("failed_items", sa.Integer(), server_default="0", nullable=False))
     # At most a `sync` waited there, and an agent hears central out anyway.
     op.drop_column("agent", "commands")
 
