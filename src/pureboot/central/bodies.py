@@ -56,12 +56,10 @@ class SiteView(SiteDocument):
 
 
 class Fleet(Lenient):
-    """All sites in numbers."""
+    """All sites in numbers: how many are in each status."""
 
     sites: dict[AgentStatus, int]
     sites_total: int
-    nodes_total: int
-    conflicts_pending: int
 
 
 class Notice(Lenient):

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 
 from pureboot.central import accounts, conflicts, node_list, sites
 from pureboot.central.bodies import NodeFilter, ResolveBody, SiteHealth, SitePatch, SiteView, SyncRequested, TokenAnswer
@@ -13,7 +13,7 @@ from pureboot.wire.messages import AgentStatus, ConflictDocument, ListPage, Node
 routes = APIRouter(route_class=GuardedRoute, tags=["sites"])
 
 
-@routes.get("/sites")
+@routes.get("/sites", response_model=ListPage[SiteView])
 async def list_sites(
     central: Central,
     _: AsViewer,
@@ -22,9 +22,11 @@ async def list_sites(
     order: Annotated[Literal["name", "problems"], Query(description="`problems`: what needs a person first")] = "name",
     limit: Limit = 100,
     cursor: Cursor = None,
-) -> ListPage[SiteView]:
+) -> Response:
     now, wanted = central.clock.now(), SiteFilter(q, status, order)
-    return await central.db.read(lambda conn: sites.page(conn, cursor, limit, now, wanted))
+    found = await central.db.read(lambda conn: sites.page(conn, cursor, limit, now, wanted))
+    # As it is: checking a thousand of our own answers again would show.
+    return Response(found.model_dump_json(), media_type="application/json")
 
 
 @routes.post("/sites", status_code=201)
