@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 
 import httpx2
 import pytest
@@ -13,28 +14,46 @@ from tests.support.browser import PASSWORD, add_person, form_token, served
 from tests.support.central import RunningCentral
 
 
+@dataclass
+class Watch:
+    now: float = 0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 @pytest.fixture
-async def news(central: RunningCentral) -> AsyncIterator[News]:
+def watch() -> Watch:
+    return Watch()
+
+
+@pytest.fixture
+async def news(central: RunningCentral, watch: Watch) -> AsyncIterator[News]:
     """Past its first look; it looks again when the test says so."""
-    news = News(central.db)
+    news = News(central.db, period=3600, now=watch)
     await central.new_site("attic")
-    await news.look(0)
+    await news.look()
     yield news
     news.close()
 
 
-async def test_a_change_is_told_by_its_topic_and_at_its_pace(central: RunningCentral, news: News) -> None:
+async def test_a_change_is_told_by_its_topic_and_at_its_pace(central: RunningCentral, news: News, watch: Watch) -> None:
     with news.listen("kim", news.count) as listener:
         await central.ask("POST", "/nodes", 201, json={"mac_address": "525400aabb01", "home_site_id": "attic"})
-        await news.look(1.5)
+        watch.now = 1.5
+        await news.look()
         assert await listener.next(0) == {"conflicts"}
-        await news.look(2.5)
+        watch.now = 2.5
+        await news.look()
         assert await listener.next(0) == {"nodes"}
-        await news.look(4)
+        watch.now = 4
+        await news.look()
         assert await listener.next(0) == frozenset()
-        await news.look(6)
+        watch.now = 6
+        await news.look()
         assert await listener.next(0) == {"sites"}
-        await news.look(30)
+        watch.now = 30
+        await news.look()
         # That an agent fell silent changed nothing in the database.
         assert await listener.next(0) == {"sites"}
 
