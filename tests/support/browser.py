@@ -24,9 +24,9 @@ class Visitor:
     async def get(self, path: str, **arguments: Any) -> httpx2.Response:
         return await self.client.get(path, **arguments)
 
-    async def post(self, path: str, page: str | None = None, **fields: Any) -> httpx2.Response:
-        """Sends a form with the token that the page it lies on carries."""
-        token = form_token((await self.get(page or path)).text)
+    async def post(self, path: str, /, **fields: Any) -> httpx2.Response:
+        """Sends a form with the session's token, which every page carries."""
+        token = form_token((await self.get("/sites")).text)
         return await self.client.post(path, data={"_csrf": token, **fields})
 
 

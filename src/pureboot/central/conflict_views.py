@@ -7,13 +7,13 @@ from sqlalchemy import Connection, Row, Select, func, or_, select
 
 from pureboot.central import conflicts, node_rows, settlement, sites
 from pureboot.central import tables as t
-from pureboot.central.bodies import (
+from pureboot.central.bodies import HistoryRow
+from pureboot.central.conflict_bodies import (
     MOST_AT_ONCE,
     ChainLink,
     ConflictSummary,
     ConflictView,
     DecisionView,
-    HistoryRow,
     Preview,
     PreviewStep,
     ResolvedMany,

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from pureboot.central import conflict_views, settlement, sites
-from pureboot.central.bodies import (
+from pureboot.central.conflict_bodies import (
     ConflictSummary,
     ConflictView,
     ResolveBody,

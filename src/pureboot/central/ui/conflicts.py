@@ -5,7 +5,7 @@ from fastapi.responses import Response
 from sqlalchemy import Connection
 
 from pureboot.central import conflict_views, settlement, sites
-from pureboot.central.bodies import MOST_AT_ONCE, ConflictView, ResolveBody, ResolveMany, UndoBody
+from pureboot.central.conflict_bodies import MOST_AT_ONCE, ConflictView, ResolveBody, ResolveMany, UndoBody
 from pureboot.central.conflict_views import Which
 from pureboot.central.edge import AsOperator, AsViewer, Central, Cursor, Services
 from pureboot.central.settlement import Seen, Verdict
