@@ -263,11 +263,13 @@ class SiteAgent:
                 self.content_cache.usage,
             )
         )
+        decisions = DecisionDesk(people, self.conflict_detector, self.journal, self.proxy)
         page = Page(
             people,
             status,
             queue=self.sync_queue,
             detector=self.conflict_detector,
+            desk=decisions,
             readiness=readiness,
             boots=boots,
             missing=lambda: self.fetcher.missing(wants.ahead()),
@@ -281,7 +283,7 @@ class SiteAgent:
                 *file_routes(self.fetcher, served=progress.served),
                 *templates.routes(),
                 *QueueDesk(people, self.sync_queue).routes(),
-                *DecisionDesk(people, self.conflict_detector, self.journal, self.proxy).routes(),
+                *decisions.routes(),
                 *CacheDesk(people, self.content_cache, wants, self.verifier).routes(),
                 *BootDesk(people, boots).routes(),
                 *status.routes(),

@@ -8,9 +8,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from pureboot.agent.conflicts import SOMEBODY, ConflictDetector
-from pureboot.agent.journal import Accepted, Journal
+from pureboot.agent.journal import Journal
 from pureboot.agent.people import People
-from pureboot.agent.proxy import CentralProxy
+from pureboot.agent.proxy import CentralProxy, Written
 from pureboot.agent.routes.bodies import read_body
 from pureboot.core.lifecycle import NodeState
 
@@ -47,10 +47,16 @@ class DecisionDesk:
         self._people.admit(request)
         body = await read_body(request, ResolveRequest)
         conflict_id = request.path_params["id"]
+        written = await self.settle(conflict_id, body)
+        about = {"conflict_id": conflict_id, "resolution": body.resolution}
+        return (
+            JSONResponse({"id": conflict_id, "status": "applied"} | about) if written is None else _said(written, about)
+        )
+
+    async def settle(self, conflict_id: str, body: ResolveRequest) -> Written | None:
+        """None: it was the site's own to settle, and is. Raises what `ConflictDetector.settle` does."""
         accepted = await self._detector.settle(conflict_id, body.resolution, comment=body.comment, person=body.person)
-        if accepted is None:
-            return JSONResponse({"id": conflict_id, "status": "applied", "resolution": body.resolution})
-        return await self._answer(accepted, {"conflict_id": conflict_id, "resolution": body.resolution})
+        return None if accepted is None else await self._proxy.confirmed(accepted)
 
     async def move(self, request: Request) -> Response:
         self._people.admit(request)
@@ -59,8 +65,8 @@ class DecisionDesk:
         accepted = await self._journal.decree(
             request.path_params["id"], state, comment=body.comment, person=body.person
         )
-        return await self._answer(accepted, {})
+        return _said(await self._proxy.confirmed(accepted), {})
 
-    async def _answer(self, accepted: Accepted, about: dict[str, str]) -> Response:
-        written = await self._proxy.confirmed(accepted)
-        return JSONResponse(written.body | about, status_code=202 if written.status == "queued" else 200)
+
+def _said(written: Written, about: dict[str, str]) -> Response:
+    return JSONResponse(written.body | about, status_code=202 if written.status == "queued" else 200)
