@@ -70,6 +70,23 @@ def test_elsewhere_than_on_a_terminal_each_phase_is_a_line(environment):
     assert "\x1b" not in result.stdout
 
 
+def _look_around(kept: dict[str, str]) -> None:
+    """There is a living example of each page; what is shown on it is looked at elsewhere."""
+    name, password = re.findall(r"as (\S+), password (\S+)", kept["sign in"])[0]
+    with httpx2.Client(base_url=kept["central"], trust_env=False, headers={"Origin": kept["central"]}) as browser:
+        assert browser.post("/sign-in", data={"name": name, "password": password}).status_code == 303
+        for area in ("sites", "nodes", "conflicts", "workflows", "content", "alerts", "people"):
+            page = browser.get(f"/{area}")
+            assert page.status_code == 200, area
+            assert 'class="empty"' not in page.text, area
+    token = {"Authorization": f"Bearer {Path(kept['admin token']).read_text().strip()}"}
+    waiting = httpx2.get(f"{kept['central']}/api/v1/conflicts", headers=token, trust_env=False).json()["items"]
+    assert [conflict["local_state"] for conflict in waiting] == ["active"]
+    site = httpx2.get(f"{kept['agent']}/", trust_env=False).text
+    assert "already_resolved" in site
+    assert "Keep what the site did" in site
+
+
 def test_kept_it_goes_on_and_says_where(environment, tmp_path):
     result = subprocess.run(
         [*DEMO, "--keep", "--json", "--machines", "5"], env=environment, check=False, capture_output=True, text=True
@@ -80,6 +97,7 @@ def test_kept_it_goes_on_and_says_where(environment, tmp_path):
         for program in ("central", "agent"):
             assert httpx2.get(f"{kept[program]}/health", trust_env=False).is_success
         assert Path(kept["admin token"]).stat().st_mode & 0o777 == 0o600
+        _look_around(kept)
     finally:
         subprocess.run(["sh", "-c", kept["to stop"]], check=True)
     assert list(tmp_path.iterdir()) == []

@@ -61,8 +61,12 @@ class Admin:
     async def assign(self, node_id: str, workflow_id: str) -> None:
         await self._request("PATCH", f"/nodes/{node_id}", json={"workflow_id": workflow_id})
 
-    async def move(self, node_id: str, state: NodeState, comment: str = "") -> None:
-        await self._request("PATCH", f"/nodes/{node_id}/state", json={"state": state, "comment": comment})
+    async def move(self, node_id: str, state: NodeState, comment: str = "", *, force: bool = False) -> None:
+        body = {"state": state, "comment": comment, "force": force}
+        await self._request("PATCH", f"/nodes/{node_id}/state", json=body)
+
+    async def add_person(self, name: str, role: str, password: str) -> None:
+        await self._request("POST", "/people", json={"name": name, "role": role, "password": password})
 
     async def account(self, mac: MacAddress, node_id: str) -> Account:
         history = [row async for row in self._pages(f"/nodes/{node_id}/history", HistoryRow)]

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,11 +13,14 @@ from pydantic import ValidationError
 
 from pureboot.cli.demo import stage as scenery
 from pureboot.cli.demo.stage import Stage
-from pureboot.cli.demo.story import Broken, Story
+from pureboot.cli.demo.story import PERSON, Broken, Story
 from pureboot.cli.demo.view import Audience, Phase, Scene
 from pureboot.core.errors import PureBootError
 from pureboot.simulator.machine import Unheard
 from pureboot.simulator.program import DidNotStart
+
+# What a phase is called, and how it is played; what it returns is told.
+Act = tuple[str, Callable[[], Awaitable[str]]]
 
 # Seconds between two looks at the site for the picture.
 GLANCE = 0.4
@@ -66,7 +69,7 @@ async def perform(
         story = write(stage, machines)
         watching = asyncio.create_task(_watch(stage, story, audience))
         try:
-            summary.ok = await _tell(story, audience, summary)
+            summary.ok = await _tell([*story.phases(), *([story.epilogue()] if keep else [])], audience, summary)
         finally:
             watching.cancel()
         summary.checked = _checked(story)
@@ -79,8 +82,8 @@ async def perform(
     return summary
 
 
-async def _tell(story: Story, audience: Audience, summary: Summary) -> bool:
-    for title, act in story.phases():
+async def _tell(phases: Sequence[Act], audience: Audience, summary: Summary) -> bool:
+    for title, act in phases:
         phase = Phase(title)
         summary.phases.append(phase)
         audience.begin(phase)
@@ -137,6 +140,7 @@ def _kept(stage: Stage) -> dict[str, Any]:
     return {
         "central": stage.central_url,
         "agent": stage.agent_url,
+        "sign in": f"{stage.central_url}/ as {PERSON}, password {stage.password}",
         "admin token": str(stage.token_file),
         "folder": str(stage.folder),
         "try": f"PUREBOOT_URL={stage.central_url} PUREBOOT_TOKEN_FILE={stage.token_file} pureboot node list",

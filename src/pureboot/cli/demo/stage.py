@@ -1,5 +1,6 @@
 """The stage: a folder, central, a line to it, an agent and machines; real processes on free ports of this host."""
 
+import secrets
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import httpx2
 
+from pureboot.core.reconcile import Resolution
 from pureboot.simulator.admin import Admin
 from pureboot.simulator.ledger import Ledger
 from pureboot.simulator.machine import Machine, fleet_hardware
@@ -44,6 +46,7 @@ class Stage:
     def __init__(self, folder: Path, client: httpx2.AsyncClient) -> None:
         self.folder = folder
         self.ledger = Ledger()
+        self.password = secrets.token_urlsafe(12)
         central_port, wan_port, agent_port = free_port(), free_port(), free_port()
         self.central_url = f"http://127.0.0.1:{central_port}"
         self.wan_url = f"http://127.0.0.1:{wan_port}"
@@ -105,6 +108,12 @@ class Stage:
         except httpx2.TransportError:
             return None
         return AgentHealth.model_validate_json(answer.content) if answer.is_success else None
+
+    async def decide_at_site(self, conflict_id: str, how: Resolution) -> None:
+        """What a person on the agent's host decides of a conflict."""
+        body = {"resolution": how, "person": "somebody at the site", "comment": "the machine is up and working"}
+        answer = await self._client.post(f"{self.agent_url}/api/v1/agent/conflicts/{conflict_id}/resolve", json=body)
+        answer.raise_for_status()
 
     async def state_at_site(self, machine: Machine) -> str:
         answer = await self._client.get(f"{self.agent_url}/api/v1/nodes", params={"mac": str(machine.mac)})

@@ -22,6 +22,8 @@ LONGEST_BOOT = 1.5
 LONGEST_REPORT = 2.5
 KERNEL, INITRD = "images/demo/vmlinuz", "images/demo/initrd.img"
 SOME = 256 * 1024
+# Who signs in at central's pages where the stage is kept.
+PERSON = "demo"
 # Reports of one machine while the agent is killed, and the seconds between two of them.
 BURN_IN, STEP = 8, 0.08
 
@@ -59,6 +61,13 @@ class Story:
             ("All that was acknowledged is at central, once and in order", self.check),
         )
 
+    def epilogue(self) -> tuple[str, Callable[[], Awaitable[str]]]:
+        """What is left for whoever looks around, where the stage stays."""
+        return (
+            "For a look around: somebody to sign in as, a conflict that waits, a decision that came too late",
+            self.leave,
+        )
+
     async def start(self) -> str:
         central = await self.stage.start_central()
         await self.stage.start_wan()
@@ -66,6 +75,7 @@ class Story:
         self._site_id = await admin.create_site(
             SiteFields(
                 name="demo",
+                description="The site of the demo, on this host",
                 autonomy_level=Autonomy.LIMITED,
                 conflict_resolution=Strategy.MANUAL,
                 offline_default_action=DefaultAction.DISCOVERY.value,
@@ -193,6 +203,38 @@ class Story:
             if here != there:
                 raise Broken(f"{machine.mac} is {here} at its site and {there} at central.")
         return f"{sentence(self.comparison)}; {len(nodes)} nodes are the same at both"
+
+    async def leave(self) -> str:
+        admin = self.stage.admin()
+        await admin.add_person(PERSON, "admin", self.stage.password)
+        waiting, too_late = self.machines[1], self.machines[2]
+        await self._disagree(waiting, too_late)
+        of = {conflict.node_mac: conflict.id for conflict in await admin.conflicts(self._site_id)}
+        self.stage.wan.freeze()
+        await self._until("the agent says offline", self._offline)
+        await self.stage.decide_at_site(of[str(too_late.mac)], Resolution.KEEP_LOCAL)
+        await admin.resolve(self._site_id, of[str(too_late.mac)], Resolution.KEEP_CENTRAL)
+        self.stage.wan.thaw()
+        await self._until("central has refused what the site decided", self._refused)
+        return f"{waiting.mac} waits for a decision; what the site decided of {too_late.mac} came too late"
+
+    async def _disagree(self, *machines: Machine) -> None:
+        """Each comes up at its site while central approves a reinstall of it."""
+        admin = self.stage.admin()
+        for machine in machines:
+            await admin.move(self._id(machine), NodeState.INSTALLED, "installed by hand", force=True)
+        await self._until_at_site(machines, NodeState.INSTALLED)
+        self.stage.wan.freeze()
+        await self._until("the agent says offline", self._offline)
+        for machine in machines:
+            await machine.report("first_boot")
+            await admin.move(self._id(machine), NodeState.REPROVISION, "the site cannot have seen this")
+        self.stage.wan.thaw()
+        await self._until("the outbox is empty", self._drained)
+
+    async def _refused(self) -> bool:
+        health = await self.stage.agent_health()
+        return health is not None and health.failed_queue_items > 0
 
     # What the phases share.
 
