@@ -96,6 +96,16 @@ MUTATIONS = (
         (Edit("agent/queue_processor.py", " and is_plain(answer, batch.generation)):", "):"),),
     ),
     Mutation(
+        "what no policy overwrites, and where none leads",
+        (
+            Edit(
+                "core/reconcile.py",
+                "    if central.state in _PROTECTED or edge.target.state in _PERSONS_ONLY:\n        return False\n",
+                "",
+            ),
+        ),
+    ),
+    Mutation(
         "feed position from a bigserial",
         (
             Edit(
