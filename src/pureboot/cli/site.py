@@ -50,7 +50,7 @@ Parent = Annotated[str | None, typer.Option(metavar="SITE", help="Id or name of 
 AutonomyLevel = Annotated[Autonomy | None, typer.Option(help="What it may do without central.")]
 ConflictResolution = Annotated[
     Strategy | None,
-    typer.Option(help="Who is right where both changed a node; all but central_wins wait for a person as yet."),
+    typer.Option(help="Who is right where both changed a node."),
 ]
 Cache = Annotated[
     CachePolicy | None,
