@@ -51,7 +51,7 @@ async def page(address: str) -> AsyncIterator[Page]:
     """Nothing may be said on its console: a refused script, style or form is."""
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = await browser.new_page()
+        page = await (await browser.new_context()).new_page()
         page.set_default_timeout(PATIENCE)
         said: list[str] = []
         page.on("console", lambda message: said.append(message.text))
