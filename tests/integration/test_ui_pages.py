@@ -286,9 +286,10 @@ async def hostile(central: RunningCentral) -> dict[str, str]:
         agent.registration("n1", "52:54:00:aa:bb:01", facts=facts),
         agent.event("n1", HOSTILE[:100]),
     )
-    node = (await central.ask("GET", "/nodes"))["items"][0]["id"]
+    node = (await central.node("52:54:00:aa:bb:01"))["id"]
+    values = {"text": HOSTILE, "workflow": workflow["id"], "node": node}
     central.sql(
-        "UPDATE node SET hostname = :text, group_id = :text, workflow_id = :id", text=HOSTILE, id=workflow["id"]
+        "UPDATE node SET hostname = :text, group_id = :text, workflow_id = :workflow WHERE id = :node", **values
     )
     body = {"event": HOSTILE[:100], "message": HOSTILE, "metadata": {HOSTILE: HOSTILE}}
     await central.ask("POST", f"/nodes/{node}/event", json=body)
