@@ -6,15 +6,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Page
 
 from pureboot.agent.queue import QueueItem
 from pureboot.wire.http import bind, serve_http
 from tests.support.agent import RunningAgent, init, running_agent
+from tests.support.browser import CHROMIUM, PHONE, check_page, chromium, window
 from tests.support.central import RunningCentral, running_central
 from tests.support.machines import import_node
 
-CHROMIUM = "/usr/bin/chromium"
 PATIENCE = 30_000.0
 
 pytestmark = pytest.mark.requires(CHROMIUM)
@@ -48,18 +48,10 @@ async def address(site: RunningAgent) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def page(address: str) -> AsyncIterator[Page]:
-    """Nothing may be said on its console: a refused script, style or form is."""
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = await (await browser.new_context()).new_page()
+    async with chromium() as browser, window(browser, address) as page:
         page.set_default_timeout(PATIENCE)
-        said: list[str] = []
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
         await page.goto(address)
         yield page
-        await browser.close()
-    assert said == []
 
 
 async def fails(site: RunningAgent, id: str) -> None:
@@ -94,6 +86,23 @@ async def test_an_outage_is_watched_and_worked_on_at_the_site(
     await page.get_by_text("The item is given up; central will be told.").wait_for()
     discards = [item.payload for item in await site.agent.sync_queue.peek(100) if item.item_type == "discard"]
     assert [(told["item_id"], told["reason"], told["person"]) for told in discards] == [("i2", "swapped", "ada")]
+
+
+async def test_the_page_is_for_everybody_and_fits_a_phone(
+    central: RunningCentral, site: RunningAgent, address: str, page: Page
+) -> None:
+    await import_node(central, "52:54:00:aa:bb:01", state="active")
+    await site.synced()
+    await site.cut()
+    await site.script("52:54:00:aa:bb:01")
+    await fails(site, "i1")
+    for scheme in ("dark", "light"):
+        await page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        for width in (1280, PHONE[0]):
+            await page.set_viewport_size({"width": width, "height": 900})
+            await page.goto(address)
+            await page.get_by_text("Discard", exact=True).click()
+            await check_page(page)
 
 
 async def test_a_page_of_somebody_else_posts_nothing_to_it(site: RunningAgent, page: Page, address: str) -> None:

@@ -59,12 +59,10 @@ class SiteView(SiteDocument):
 
 
 class Fleet(Lenient):
-    """All sites in numbers."""
+    """All sites in numbers: how many are in each status."""
 
     sites: dict[AgentStatus, int]
     sites_total: int
-    nodes_total: int
-    conflicts_pending: int
 
 
 AlertKind = Literal["site_silent", "site_returned", "conflicts", "items_failed", "fenced", "sync_discarded"]

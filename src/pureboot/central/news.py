@@ -6,7 +6,8 @@ several processes on one, each learns what the others did.
 
 import asyncio
 import logging
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -79,9 +80,17 @@ class Listener:
 class News:
     """Belongs to one event loop."""
 
-    def __init__(self, db: Database, topics: tuple[Topic, ...] = TOPICS) -> None:
+    def __init__(
+        self,
+        db: Database,
+        topics: tuple[Topic, ...] = TOPICS,
+        period: float = PERIOD,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._db = db
         self._topics = topics
+        self._period = period
+        self._now = now
         self._listeners: set[Listener] = set()
         self._task: asyncio.Task[None] | None = None
         self._seen: dict[str, Any] = {}
@@ -125,15 +134,15 @@ class News:
 
     async def _watch(self) -> None:
         while True:
+            await asyncio.sleep(self._period)
             try:
-                await self.look(asyncio.get_running_loop().time())
+                await self.look()
             except PureBootError as error:
                 log.info("the pages hear no news for now: %s", error.message)
-            await asyncio.sleep(PERIOD)
 
-    async def look(self, now: float) -> None:
-        """Tells the listeners what changed since the last look. `now` is in seconds of any clock that only rises."""
-        answers = await self._db.read(self._ask)
+    async def look(self) -> None:
+        """Tells the listeners what changed since the last look."""
+        answers, now = await self._db.read(self._ask), self._now()
         changed = {topic.name for topic in self._topics if self._is_news(topic, answers[topic.name], now)}
         for name in changed:
             self._seen[name], self._told[name] = answers[name], now

@@ -101,7 +101,7 @@ def remove(conn: Connection, ref: str) -> None:
 
 
 def view(conn: Connection, ref: str, now: datetime) -> SiteView:
-    return _views(conn, [find(conn, ref)], now)[0]
+    return _views(conn, _rows(conn, [find(conn, ref).id]), now)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,22 +119,21 @@ EVERY_SITE = SiteFilter()
 def page(
     conn: Connection, cursor: str | None, limit: int, now: datetime, wanted: SiteFilter = EVERY_SITE
 ) -> ListPage[SiteView]:
-    lines = sorted((line for line in _lines(conn, now) if line.fits(wanted)), key=lambda line: line.place(wanted.order))
-    if cursor is not None:
-        lines = [line for line in lines if line.place(wanted.order) > _place(cursor, wanted.order)]
-    shown = lines[:limit]
-    items = _views(conn, _documents(conn, [line.id for line in shown]), now)
-    return ListPage(items=items, next_cursor=shown[-1].cursor(wanted.order) if len(lines) > limit else None)
+    return overview(conn, cursor, limit, now, wanted)[0]
 
 
-def fleet(conn: Connection, now: datetime) -> Fleet:
+def overview(
+    conn: Connection, cursor: str | None, limit: int, now: datetime, wanted: SiteFilter
+) -> tuple[ListPage[SiteView], Fleet]:
+    """A page, and all sites in numbers."""
     lines = _lines(conn, now)
-    return Fleet(
-        sites=Tally(line.status for line in lines),
-        sites_total=len(lines),
-        nodes_total=count(conn, t.node, t.node.c.deleted_at.is_(None)),
-        conflicts_pending=sum(line.conflicts for line in lines),
-    )
+    found = sorted((line for line in lines if line.fits(wanted)), key=lambda line: line.place(wanted.order))
+    if cursor is not None:
+        found = [line for line in found if line.place(wanted.order) > _place(cursor, wanted.order)]
+    shown = found[:limit]
+    items = _views(conn, _rows(conn, [line.id for line in shown]), now)
+    fleet = Fleet(sites=Tally(line.status for line in lines), sites_total=len(lines))
+    return ListPage(items=items, next_cursor=shown[-1].cursor(wanted.order) if len(found) > limit else None), fleet
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,13 +205,13 @@ def _lines(conn: Connection, now: datetime) -> list[_Line]:
     ]
 
 
-def _documents(conn: Connection, ids: Sequence[str]) -> list[SiteDocument]:
-    found = {row.id: document(row) for row in conn.execute(select(t.site).where(t.site.c.id.in_(ids)))}
+def _rows(conn: Connection, ids: Sequence[str]) -> list[Row[Any]]:
+    found = {row.id: row for row in conn.execute(select(t.site).where(t.site.c.id.in_(ids)))}
     return [found[id] for id in ids]
 
 
-def _views(conn: Connection, documents: Sequence[SiteDocument], now: datetime) -> list[SiteView]:
-    ids = [site.id for site in documents]
+def _views(conn: Connection, rows: Sequence[Row[Any]], now: datetime) -> list[SiteView]:
+    ids = [row.id for row in rows]
     heard = beats(conn, ids)
     nodes = select(t.node.c.home_site_id, func.count()).where(
         t.node.c.home_site_id.in_(ids), t.node.c.deleted_at.is_(None)
@@ -220,29 +219,27 @@ def _views(conn: Connection, documents: Sequence[SiteDocument], now: datetime) -
     machines = tally(conn, nodes.group_by(t.node.c.home_site_id))
     disputed = tally(conn, _PENDING.where(t.sync_conflict.c.site_id.in_(ids)))
     return [
-        SiteView(
-            **site.model_dump(),
-            **_told(heard.get(site.id), now),
-            nodes_total=machines.get(site.id, 0),
-            conflicts_pending=disputed.get(site.id, 0),
+        SiteView.model_validate(
+            {
+                **row._asdict(),
+                **_told(heard.get(row.id), now),
+                "nodes_total": machines.get(row.id, 0),
+                "conflicts_pending": disputed.get(row.id, 0),
+            }
         )
-        for site in documents
+        for row in rows
     ]
 
 
+_TOLD = ("pending_queue_items", "failed_queue_items", "cache_hit_rate", "readiness")
+
+
 def _told(beat: Beat | None, now: datetime) -> dict[str, Any]:
-    """What a site's agent said last."""
+    """What a site's agent said last. It was checked as it came, and once more with the view it goes into."""
     if beat is None or beat.last_seen is None:
         return {}
-    metrics = AgentMetrics.model_validate(beat.metrics)
-    return {
-        "agent_status": status_of(beat, now),
-        "agent_last_seen": beat.last_seen,
-        "pending_queue_items": metrics.pending_queue_items,
-        "failed_queue_items": metrics.failed_queue_items,
-        "cache_hit_rate": metrics.cache_hit_rate,
-        "readiness": metrics.readiness,
-    }
+    told = {name: beat.metrics[name] for name in _TOLD if name in beat.metrics}
+    return {"agent_status": status_of(beat, now), "agent_last_seen": beat.last_seen, **told}
 
 
 def health(conn: Connection, ref: str, now: datetime) -> SiteHealth:

@@ -1,5 +1,6 @@
 """Workflows: how a machine is installed. Every site gets them all."""
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -90,10 +91,10 @@ def remove(conn: Connection, ref: str) -> None:
     publish(conn, EVERYWHERE, "workflow", workflow.id, workflow.version + 1, "delete")
 
 
-def uses(conn: Connection) -> dict[str, int]:
-    """How many nodes each workflow has, by its id."""
+def uses(conn: Connection, ids: Collection[str]) -> dict[str, int]:
+    """How many nodes each of these workflows has, by its id."""
     nodes = select(t.node.c.workflow_id, func.count()).where(
-        t.node.c.workflow_id.is_not(None), t.node.c.deleted_at.is_(None)
+        t.node.c.workflow_id.in_(ids), t.node.c.deleted_at.is_(None)
     )
     return tally(conn, nodes.group_by(t.node.c.workflow_id))
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Response
 
 from pureboot.central import accounts, commands, conflicts, heartbeats, node_list, outages, sites
 from pureboot.central.accounts import Person
@@ -27,7 +27,7 @@ routes = APIRouter(route_class=GuardedRoute, tags=["sites"])
 ItemId = Annotated[str, Path(max_length=64)]
 
 
-@routes.get("/sites")
+@routes.get("/sites", response_model=ListPage[SiteView])
 async def list_sites(
     central: Central,
     _: AsViewer,
@@ -36,9 +36,11 @@ async def list_sites(
     order: Annotated[Literal["name", "problems"], Query(description="`problems`: what needs a person first")] = "name",
     limit: Limit = 100,
     cursor: Cursor = None,
-) -> ListPage[SiteView]:
+) -> Response:
     now, wanted = central.clock.now(), SiteFilter(q, status, order)
-    return await central.db.read(lambda conn: sites.page(conn, cursor, limit, now, wanted))
+    found = await central.db.read(lambda conn: sites.page(conn, cursor, limit, now, wanted))
+    # As it is: checking a thousand of our own answers again would show.
+    return Response(found.model_dump_json(), media_type="application/json")
 
 
 @routes.post("/sites", status_code=201)

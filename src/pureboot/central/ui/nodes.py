@@ -40,15 +40,17 @@ async def node_list_page(
     cursor: Cursor = None,
 ) -> Response:
     wanted = NodeFilter(q=q[:200], state=state or None, site=site or None, workflow=workflow or None)
-    found, total, names = await central.db.read(
-        lambda conn: (
-            node_list.page(conn, wanted, cursor, ROWS),
-            node_list.count(conn, wanted),
-            _names(conn),
-        )
-    )
+
+    def look(conn: Connection) -> dict[str, object]:
+        if cursor is None:
+            found, total = node_list.first_page(conn, wanted, ROWS)
+        else:
+            found, total = node_list.page(conn, wanted, cursor, ROWS), 0
+        return {"found": found, "total": total, "names": _names(conn)}
+
+    seen = await central.db.read(look)
     return view.page(
-        "nodes/list.html", found=found, total=total, names=names, wanted=wanted, states=list(NodeState), cursor=cursor
+        "nodes/list.html", **seen, wanted=wanted, states=list(NodeState), counted=node_list.COUNTED, cursor=cursor
     )
 
 

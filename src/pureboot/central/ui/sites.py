@@ -22,7 +22,5 @@ async def site_list(
     chosen = AgentStatus(status) if status in list(AgentStatus) else None
     wanted = SiteFilter(q, chosen, order="problems")
 
-    found, fleet = await central.db.read(
-        lambda conn: (sites.page(conn, cursor, ROWS, view.now, wanted), sites.fleet(conn, view.now))
-    )
+    found, fleet = await central.db.read(lambda conn: sites.overview(conn, cursor, ROWS, view.now, wanted))
     return view.page("sites/list.html", found=found, fleet=fleet, q=q, status=chosen, cursor=cursor)

@@ -12,7 +12,7 @@ from pureboot.central.ui.page_route import PageRoute
 from pureboot.central.ui.view import Ui, View
 from pureboot.central.ui.visit import PostedForm
 from pureboot.core.errors import Invalid, PureBootError
-from pureboot.wire.messages import WorkflowFields
+from pureboot.wire.messages import ListPage, WorkflowDocument, WorkflowFields
 
 routes = APIRouter(route_class=PageRoute, include_in_schema=False)
 
@@ -22,7 +22,11 @@ LISTS = ("initrd",)
 
 @routes.get("/workflows")
 async def workflow_list(central: Central, view: Ui, _: AsViewer, cursor: Cursor = None) -> Response:
-    found, used = await central.db.read(lambda conn: (workflows.page(conn, cursor, ROWS), workflows.uses(conn)))
+    def look(conn: Connection) -> tuple[ListPage[WorkflowDocument], dict[str, int]]:
+        found = workflows.page(conn, cursor, ROWS)
+        return found, workflows.uses(conn, [each.id for each in found.items])
+
+    found, used = await central.db.read(look)
     return view.page("workflows/list.html", found=found, used=used, cursor=cursor)
 
 
