@@ -97,7 +97,7 @@ async def test_the_page_is_for_everybody_and_fits_a_phone(
     await site.script("52:54:00:aa:bb:01")
     await fails(site, "i1")
     for scheme in ("dark", "light"):
-        await page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        await page.emulate_media(color_scheme=scheme)
         for width in (1280, PHONE[0]):
             await page.set_viewport_size({"width": width, "height": 900})
             await page.goto(address)
