@@ -1,4 +1,4 @@
-"""A site and the alerts in a real Chromium: an outage as an operator sees it, and what is done about a failed report."""
+"""A site and the alerts in a real Chromium: an outage as an operator sees it, and a failed report."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
