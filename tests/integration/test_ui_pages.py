@@ -308,3 +308,12 @@ async def test_hostile_text_is_inert_on_every_page(central: RunningCentral) -> N
         assert not re.search(r"<script|<img", main), path
         assert not re.search("[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069]", page), path
         assert "49" not in re.sub(r"\d{3,}|[0-9a-f-]{30,}|:\d\d", "", text_of(page)), path
+
+
+async def test_a_mistyped_address_is_a_page_for_people_and_json_for_programs(central: RunningCentral) -> None:
+    visitor = await signed_in(central, "viewer")
+    answer = await visitor.get("/nonsense", headers={"Accept": "text/html"}, follow_redirects=True)
+    assert (answer.status_code, "There is no page at this address" in answer.text) == (404, True)
+    for path, accept in (("/nonsense", "*/*"), ("/api/v1/nonsense", "text/html")):
+        answer = await visitor.get(path, headers={"Accept": accept})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")

@@ -10,6 +10,7 @@ from pureboot.central.edge import AsViewer
 from pureboot.central.ui import alerts, content, live, nodes, people, sign_in, site, sites, static_files, workflows
 from pureboot.central.ui.page_route import PageRoute
 from pureboot.central.ui.view import Area, Ui
+from pureboot.core.errors import NotFound
 from pureboot.core.roles import Role
 
 start = APIRouter(route_class=PageRoute, include_in_schema=False)
@@ -18,6 +19,12 @@ start = APIRouter(route_class=PageRoute, include_in_schema=False)
 @start.get("/")
 async def start_page(view: Ui, _: AsViewer) -> Response:
     return view.go("/sites")
+
+
+@start.get("/missing")
+async def missing(_: AsViewer) -> Response:
+    """Where an address that is none of ours leads a browser."""
+    raise NotFound("There is no page at this address.", hint="The links above lead to all there are.")
 
 
 AREAS = (
