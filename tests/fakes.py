@@ -13,7 +13,7 @@ from typing import Any, Literal
 import httpx2
 
 from pureboot.agent.clock import Stamp
-from pureboot.core.changes import NodeEvent, Registration, StateUpdate
+from pureboot.core.changes import NodeEvent, Registration, Settlement, StateUpdate
 from pureboot.core.errors import CentralUnavailable, Invalid, NotFound, PureBootError
 from pureboot.core.lifecycle import Edge, NodeState, Stage
 from pureboot.core.reconcile import Apply, Converged, Illegal, Resolution, Strategy, judge
@@ -265,7 +265,9 @@ class FakeCentral(httpx2.AsyncBaseTransport):
     def _settle(self, request: PushRequest) -> PushAnswer:
         results = [self._settle_one(item) for item in request.items]
         touched = dict.fromkeys(self._aliases.get(i.lane, i.lane) for i in request.items)
-        conflicts = [self.conflicts[r.conflict_id] for r in results if r.conflict_id]
+        decided = [i.body.get("conflict_id", "") for i in request.items if i.item_type == "settlement"]
+        about = dict.fromkeys([*(r.conflict_id for r in results if r.conflict_id), *decided])
+        conflicts = [self.conflicts[id] for id in about if id in self.conflicts]
         nodes = [_pushed(self.nodes[id]) for id in touched if id in self.nodes]
         return PushAnswer(generation=self.generation, results=results, nodes=nodes, conflicts=conflicts)
 
@@ -297,7 +299,12 @@ class FakeCentral(httpx2.AsyncBaseTransport):
             return PushResult(id=item.id, outcome=Outcome.APPLIED)
         if node is None:
             return PushResult(id=item.id, outcome=Outcome.REJECTED, reason="unknown_node: register it first.")
-        return self._event(item, change) if isinstance(change, NodeEvent) else self._move(item, node, change)
+        match change:
+            case NodeEvent():
+                return self._event(item, change)
+            case Settlement():
+                return self._settle_conflict(item, node, change)
+        return self._move(item, node, change)
 
     def _register(self, item: PushItem, change: Registration) -> PushResult:
         macs = [str(mac) for mac in change.mac_addresses]
@@ -331,6 +338,25 @@ class FakeCentral(httpx2.AsyncBaseTransport):
         self._expected[item.id] = node.state_rev
         return PushResult(id=item.id, outcome=Outcome.APPLIED)
 
+    def _settle_conflict(self, item: PushItem, node: NodeDocument, change: Settlement) -> PushResult:
+        conflict = self.conflicts.get(change.conflict_id)
+        if conflict is None or conflict.node_id != node.id:
+            return PushResult(id=item.id, outcome=Outcome.REJECTED, reason="unknown_conflict: there is none such.")
+        if conflict.resolved and conflict.resolution is not change.resolution:
+            return PushResult(id=item.id, outcome=Outcome.REJECTED, reason="already_resolved: somebody was faster.")
+        if not conflict.resolved and change.resolution is Resolution.KEEP_LOCAL:
+            self.nodes[node.id] = _changed(node, Stage(NodeState(conflict.local_state), conflict.local_attempt or 0))
+        self.conflicts[conflict.id] = conflict.model_copy(
+            update={
+                "status": "resolved",
+                "resolved": True,
+                "resolution": change.resolution,
+                "resolved_by": f"{change.person} at attic",
+                "resolved_at": datetime.now(UTC),
+            }
+        )
+        return PushResult(id=item.id, outcome=Outcome.APPLIED)
+
     def _dispute(self, item: PushItem, node: NodeDocument, edge: Edge) -> PushResult:
         now = datetime.now(UTC)
         settled = self.strategy is Strategy.CENTRAL_WINS
@@ -341,6 +367,7 @@ class FakeCentral(httpx2.AsyncBaseTransport):
             conflict_type="state_mismatch",
             base_state=edge.origin.state,
             local_state=edge.target.state,
+            local_attempt=edge.target.attempt,
             central_state=node.state,
             local_chain=[item.id],
             local_updated_at=now,

@@ -20,8 +20,10 @@ ON_BOTH = {
     "test_central_push",
     "test_central_push_failure",
     "test_central_sessions",
+    "test_central_settlement",
     "test_central_sites",
     "test_central_text",
+    "test_conflict_matrix",
     "test_central_watch",
 }
 

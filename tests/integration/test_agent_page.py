@@ -96,6 +96,37 @@ async def test_a_failed_report_is_requeued_and_discarded_on_the_page(site: Runni
     assert nobody.status_code == 422
 
 
+async def test_a_conflict_is_settled_on_the_page(central: RunningCentral, site: RunningAgent) -> None:
+    await central.ask("PATCH", "/sites/attic", json={"conflict_resolution": "manual"})
+    node = await import_node(central, MAC, state="installed")
+    await site.synced()
+    await site.cut()
+    await site.machine.post("/api/v1/report", json={"mac": MAC, "event": "first_boot"})
+    await central.ask("PATCH", f"/nodes/{node['id']}/state", json={"state": "reprovision"})
+    await site.restore()
+    await site.synced()
+    await site.cut()
+    [conflict] = (await site.person.get("/api/v1/agent/conflicts")).json()["items"]
+    assert "What is decided here now waits in line" in await page(site)
+    path = f"/conflicts/{conflict['id']}/resolve"
+    assert (await site.person.post(path, data={"resolution": "keep_mine"})).status_code == 422
+    assert (await site.machine.post(path, data={"resolution": "keep_local"})).status_code == 401
+    answer = await site.person.post(path, data={"resolution": "keep_local", "person": "ada", "comment": "seen"})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/?done=decided")
+    assert "keep local: decided here, and counts once central confirms it." in await page(site)
+    other = await site.person.post(path, data={"resolution": "merge"})
+    assert (other.status_code, "keep_local was decided here" in other.text) == (409, True)
+    await site.restore()
+    await site.synced()
+    assert "Site and central agree." in await page(site)
+    await central.ask("PATCH", "/sites/attic", json={"autonomy_level": "readonly"})
+    await central.ask("POST", f"/sites/attic{path.removesuffix('/resolve')}/undo", json={})
+    await site.synced()
+    assert "It is settled at central." in await page(site)
+    refused = await site.person.post(path, data={"resolution": "merge"})
+    assert (refused.status_code, "This site is readonly" in refused.text) == (403, True)
+
+
 async def test_no_text_of_a_link_is_shown_as_ours(site: RunningAgent) -> None:
     shown = (await site.person.get("/", params={"done": "You have won"})).text
     assert "You have won" not in shown

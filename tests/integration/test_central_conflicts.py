@@ -89,15 +89,6 @@ async def test_what_follows_in_the_chain_shares_the_outcome(central: RunningCent
     assert await state_of(central) == ("discovered", 0)
 
 
-@pytest.mark.parametrize("strategy", ["manual", "last_write", "site_wins"])
-async def test_elsewhere_it_waits_for_a_person(central: RunningCentral, strategy: str) -> None:
-    site = await central.new_site("loft", conflict_resolution=strategy)
-    agent = await central.speaking_agent(site["id"])
-    answer = await agent.push(await diverged(central, agent))
-    assert outcomes(answer) == [("conflict", None)]
-    assert [row["status"] for row in await conflicts(central, agent)] == ["pending"]
-
-
 async def test_a_chain_of_several_pushes_is_one_conflict(central: RunningCentral, agent: SpeakingAgent) -> None:
     item = await diverged(central, agent)
     first = await agent.push(item)
@@ -207,12 +198,6 @@ async def test_a_claim_is_not_settled_by_keep_local(
     id = answer.results[0].conflict_id
     assert (await resolve(central, agent, id, "keep_local", 409))["error"]["code"] == "not_available"
     await resolve(central, agent, id, "keep_central")
-
-
-async def test_merge_is_not_available_yet(central: RunningCentral, agent: SpeakingAgent) -> None:
-    answer = await agent.push(await diverged(central, agent))
-    id = answer.results[0].conflict_id
-    assert (await resolve(central, agent, id, "merge", 409))["error"]["message"] == "merge is not available yet."
 
 
 async def test_a_conflict_is_resolved_once(central: RunningCentral, agent: SpeakingAgent) -> None:

@@ -100,6 +100,7 @@ async def test_what_was_done_to_an_alias_counts_where_the_node_is_as_new_as_the_
     await registered(careful)
     await moved(central, "n1", state, force=True, comment="in service")
     first = careful.registration("n9", MAC)
+    await central.ask("PATCH", f"/sites/{careful.site_id}", json={"autonomy_level": "full"})
     approval = careful.step("n9", "discovered", "pending", after=first["id"], autonomy="full")
     assert outcomes(await careful.push(first, approval)) == ["applied", outcome]
 
@@ -226,6 +227,7 @@ async def test_a_chain_goes_on_in_a_later_push(central: RunningCentral, agent: S
 
 
 async def test_a_new_machines_whole_story_arrives_in_one_push(central: RunningCentral, agent: SpeakingAgent) -> None:
+    await central.ask("PATCH", f"/sites/{agent.site_id}", json={"autonomy_level": "full"})
     first = agent.registration("n1", MAC, autonomy="full")
     yes = agent.step("n1", "discovered", "pending", after=first["id"], autonomy="full")
     go = agent.step("n1", "pending", "installing", 1, after=yes["id"], body={"triggered_by": "system"})

@@ -160,6 +160,119 @@ async def test_what_both_sides_changed_is_a_conflict_that_a_person_settles(
     assert local["state"] == expected
 
 
+@pytest.mark.parametrize("resolution", ["keep_local", "keep_central", "merge"])
+async def test_a_conflict_is_settled_at_the_site_while_the_wan_is_cut(
+    central: RunningCentral, site: RunningAgent, resolution: str
+) -> None:
+    await central.ask("PATCH", "/sites/attic", json={"conflict_resolution": "manual"})
+    node = await import_node(central, MAC, state="installed")
+    await site.synced()
+    await site.cut()
+    await site.machine.post("/api/v1/report", json={"mac": MAC, "event": "first_boot"})
+    await central.ask("PATCH", f"/nodes/{node['id']}/state", json={"state": "reprovision"})
+    await site.restore()
+    await site.synced()
+    await site.cut()
+    (conflict,) = (await site.person.get("/api/v1/agent/conflicts")).json()["items"]
+
+    path = f"/api/v1/agent/conflicts/{conflict['id']}/resolve"
+    decided = await site.person.post(path, json={"resolution": resolution, "person": "Ada", "comment": "I looked"})
+    assert (decided.status_code, decided.json()["status"], decided.json()["offline"]) == (202, "queued", True)
+    (conflict,) = (await site.person.get("/api/v1/agent/conflicts")).json()["items"]
+    assert (conflict["resolved"], conflict["resolution"]) == (False, resolution)
+    assert "Site and central disagree" in await site.script(MAC)
+
+    await site.restore()
+    await site.synced()
+    assert (await site.health())["conflicts_pending"] == 0
+    expected = "active" if resolution == "keep_local" else "reprovision"
+    local = (await site.machine.get(f"/api/v1/nodes/{node['id']}")).json()
+    assert ((await central.node(MAC))["state"], local["state"]) == (expected, expected)
+    (conflict,) = (await central.ask("GET", "/conflicts", params={"status": "resolved"}))["items"]
+    assert (conflict["resolved_by"], conflict["comment"]) == ("Ada at attic", "I looked")
+
+
+async def test_who_is_too_late_at_the_site_sees_why(central: RunningCentral, site: RunningAgent) -> None:
+    await central.ask("PATCH", "/sites/attic", json={"conflict_resolution": "manual"})
+    node = await import_node(central, MAC, state="installed")
+    await site.synced()
+    await site.cut()
+    await site.machine.post("/api/v1/report", json={"mac": MAC, "event": "first_boot"})
+    await central.ask("PATCH", f"/nodes/{node['id']}/state", json={"state": "reprovision"})
+    await site.restore()
+    await site.synced()
+    await site.cut()
+    (conflict,) = (await site.person.get("/api/v1/agent/conflicts")).json()["items"]
+    path = f"conflicts/{conflict['id']}/resolve"
+    await site.person.post(f"/api/v1/agent/{path}", json={"resolution": "keep_local"})
+    await central.ask("POST", f"/sites/attic/{path}", json={"resolution": "keep_central"})
+    await site.restore()
+    await site.synced()
+    (failed,) = (await site.person.get("/api/v1/agent/queue")).json()["items"]
+    assert failed["status"] == "failed"
+    assert "already_resolved: admin decided keep_central meanwhile." in failed["last_error"]
+    assert (await site.health())["conflicts_pending"] == 0
+
+
+async def test_a_decision_at_the_site_that_central_can_hear_counts_at_once(
+    central: RunningCentral, site: RunningAgent
+) -> None:
+    await central.ask("PATCH", "/sites/attic", json={"conflict_resolution": "manual"})
+    node = await import_node(central, MAC, state="installed")
+    await site.synced()
+    await site.cut()
+    await site.machine.post("/api/v1/report", json={"mac": MAC, "event": "first_boot"})
+    await central.ask("PATCH", f"/nodes/{node['id']}/state", json={"state": "reprovision"})
+    await site.restore()
+    await site.synced()
+    (conflict,) = (await site.person.get("/api/v1/agent/conflicts")).json()["items"]
+    path = f"/api/v1/agent/conflicts/{conflict['id']}/resolve"
+    decided = await site.person.post(path, json={"resolution": "keep_local"})
+    assert (decided.status_code, decided.json()["status"]) == (200, "applied")
+    undo = f"/sites/attic/conflicts/{conflict['id']}/undo"
+    await central.ask("POST", undo, json={})
+    await site.synced()
+    assert (await site.health())["conflicts_pending"] == 1
+    assert "Site and central disagree" in await site.script(MAC)
+
+
+async def test_a_full_site_approves_and_installs_while_the_wan_is_cut(
+    central: RunningCentral, site: RunningAgent
+) -> None:
+    await central.ask("PATCH", "/sites/attic", json={"autonomy_level": "full"})
+    await kernel_workflow(central)
+    node = await import_node(central, MAC, state="discovered")
+    await central.ask("PATCH", f"/nodes/{node['id']}", json={"workflow_id": "debian"})
+    await site.synced()
+    await site.cut()
+    assert "waits to be approved" in await site.script(MAC)
+    path = f"/api/v1/agent/nodes/{node['id']}/state"
+    approved = await site.person.post(path, json={"state": "pending", "person": "Ada", "comment": "needed today"})
+    assert (approved.status_code, approved.json()["state"]) == (202, "pending")
+    assert (await site.person.post(path, json={"state": "retired"})).status_code == 403
+    assert "State: installing" in await site.script(MAC)
+    await site.restore()
+    await site.synced()
+    steps = [(row["from_state"], row["to_state"], row["comment"]) for row in await central.history(MAC)]
+    assert steps[0] == ("discovered", "pending", "Ada: needed today")
+    assert (await central.node(MAC))["state"] == "installing"
+
+
+@pytest.mark.parametrize("level", ["readonly", "limited"])
+async def test_a_level_set_at_central_is_in_force_at_the_site_by_the_feed(
+    central: RunningCentral, site: RunningAgent, level: str
+) -> None:
+    node = await import_node(central, MAC, state="discovered")
+    path = f"/api/v1/agent/nodes/{node['id']}/state"
+    await central.ask("PATCH", "/sites/attic", json={"autonomy_level": "full"})
+    await site.synced()
+    await central.ask("PATCH", "/sites/attic", json={"autonomy_level": level})
+    await site.until(lambda: site.agent.site.autonomy == level, "told")
+    refused = await site.person.post(path, json={"state": "pending"})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "autonomy")
+    assert f"This site is {level}" in refused.json()["error"]["message"]
+
+
 async def test_central_wins_settles_at_once_and_keeps_both_histories(
     central: RunningCentral, site: RunningAgent
 ) -> None:

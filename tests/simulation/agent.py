@@ -28,6 +28,7 @@ from pureboot.central.accounts import Agent
 from pureboot.core.changes import NodeEvent
 from pureboot.core.lifecycle import NodeState
 from pureboot.core.mac import MacAddress
+from pureboot.core.reconcile import Resolution
 from pureboot.storage.sqlite import Store
 from pureboot.wire.messages import EpochAccount
 from tests.fakes import SiteClock
@@ -77,6 +78,7 @@ class Process:
         self.queue = SyncQueue(self.database, clock=clock, bounds=limits.bounds)
         self.queue.epoch = epoch or self.queue.epoch
         self.journal = Journal(self.cache, self.queue, self.site)
+        self.detector = ConflictDetector(self.cache, table=self.conflicts, decide=self.journal.decide)
         transport = HealthOnly(network, identity)
         self.connectivity = ConnectivityMonitor(URL, failure_threshold=1, transport=transport, now=clock.when)
         line = Line(network, identity)
@@ -124,7 +126,7 @@ class Process:
             self.cache,
             self.queue,
             ContentFetcher(content, line, wanted=self.site.content),
-            ConflictDetector(self.cache, table=self.conflicts),
+            self.detector,
             drain=self.processor.process_queue,
         )
 
@@ -153,6 +155,14 @@ class Process:
 
     async def register(self, mac: str, facts: dict[str, str]) -> Accepted:
         return await self.journal.register(MacAddress.parse(mac), facts=facts)
+
+    # What people at the site do
+
+    async def decree(self, node_id: str, state: NodeState) -> Accepted:
+        return await self.journal.decree(node_id, state, comment="", person="Ada")
+
+    async def settle(self, conflict_id: str, how: Resolution) -> Accepted | None:
+        return await self.detector.settle(conflict_id, how, person="Ada")
 
     # What the agent's loops do, one step each
 

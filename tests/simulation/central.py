@@ -12,12 +12,22 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
-from pureboot.central import accounts, content, engines, feed, nodes, sessions, sites, steps, workflows
+from pureboot.central import (
+    accounts,
+    content,
+    engines,
+    feed,
+    nodes,
+    sessions,
+    settlement,
+    sites,
+    steps,
+    workflows,
+)
 from pureboot.central.accounts import Agent
 from pureboot.central.bell import Bell
 from pureboot.central.bodies import AdminStateBody, NodeCreate, NodePatch
 from pureboot.central.compaction import compact
-from pureboot.central.conflicts import resolve
 from pureboot.central.content import Shelf, Upload
 from pureboot.central.db import Database
 from pureboot.central.generation import begin_anew, generation_of
@@ -44,7 +54,7 @@ PERSON = "admin"
 WORKFLOW, KERNEL_NAME, KERNEL = "install", "linux", b"a kernel"
 DIGEST = f"sha256:{hashlib.sha256(KERNEL).hexdigest()}"
 # Sites there may be in a history, each with another policy.
-POLICIES = [(autonomy, strategy) for autonomy in Autonomy for strategy in (Strategy.CENTRAL_WINS, Strategy.MANUAL)]
+POLICIES = [(autonomy, strategy) for autonomy in Autonomy for strategy in Strategy]
 TOMBSTONES_FOR = timedelta(minutes=5)
 LEASE = timedelta(seconds=90)
 
@@ -145,7 +155,11 @@ class Central:
 
     def resolve(self, site: str, conflict: str, how: Resolution) -> None:
         now = self.clock.now()
-        self.do(lambda conn: resolve(conn, site, conflict, how, PERSON, "", now))
+        self.do(lambda conn: settlement.resolve(conn, site, conflict, settlement.Verdict(how, PERSON, "", now)))
+
+    def undo(self, site: str, conflict: str) -> None:
+        now = self.clock.now()
+        self.do(lambda conn: settlement.undo(conn, site, conflict, PERSON, "", now))
 
     def forget_tombstones(self) -> None:
         now = self.clock.now()

@@ -273,6 +273,35 @@ class History:
 
         await self._at(host, process, decide)
 
+    async def site_settles(self) -> None:
+        """Somebody at the site decides a conflict; it counts when central hears of it."""
+        host, process = self._somebody()
+        ids = [str(id) for (id,) in process.rows("SELECT id FROM conflict WHERE resolved = 0 AND preview = 0")]
+        if not ids:
+            return
+        id, how = self.dice.choice(ids), self.dice.choice(list(Resolution))
+
+        async def decide() -> None:
+            await process.settle(id, how)
+            self.note(f"{process.name}: somebody settles {id}: {how}")
+
+        await self._at(host, process, decide)
+
+    async def site_decrees(self) -> None:
+        """Somebody at a site of the level full does with a node what administrators do."""
+        host, process = self._somebody()
+        node = process.node(self.dice.choice(host.macs))
+        if node is None:
+            return
+        ways = [state for state in NodeState if is_legal(Edge(node.stage, destination(node.stage, state), By.ADMIN))]
+        state = self.dice.choice(ways or [NodeState.PENDING])
+
+        async def decide() -> None:
+            accepted = await process.decree(node.node_id, state)
+            self.note(f"{process.name}: somebody makes {node.mac_address} {state}, {accepted.edge}")
+
+        await self._at(host, process, decide)
+
     async def restart(self) -> None:
         host, process = self._somebody()
         self.note(f"{process.name} is killed")
@@ -385,10 +414,23 @@ class History:
         if not pending:
             return
         conflict = self.dice.choice(pending)
-        how = self.dice.choice([Resolution.KEEP_LOCAL, Resolution.KEEP_CENTRAL])
+        how = self.dice.choice(list(Resolution))
         self.note(f"an admin settles {conflict['type']} of {conflict['node_mac']}: {how}")
         with self._allowed():
             self.central.resolve(conflict["site_id"], conflict["id"], how)
+        self.look()
+
+    async def admin_takes_back(self) -> None:
+        """A decision, of a person's or of a policy."""
+        settled = self.checker.rows("SELECT * FROM sync_conflict WHERE status = 'resolved' ORDER BY rowid")
+        if not settled:
+            return
+        conflict = self.dice.choice(settled)
+        self.note(
+            f"an admin takes back {conflict['resolution']} of {conflict['node_mac']} by {conflict['resolved_by']}"
+        )
+        with self._allowed():
+            self.central.undo(conflict["site_id"], conflict["id"])
         self.look()
 
     async def back_up_central(self) -> None:
@@ -603,6 +645,9 @@ WEIGHTS: dict[Step, float] = {
     History.admin_edits: 3,
     History.admin_creates: 3,
     History.admin_settles: 2,
+    History.admin_takes_back: 1,
+    History.site_settles: 1.5,
+    History.site_decrees: 2,
     History.tidy: 2,
     History.person: 2,
     History.time: 4,

@@ -18,6 +18,20 @@ from tests.simulation.central import PERSON
 
 Row = sqlite3.Row
 
+# PROTOCOL 5: what neither a policy nor a site's own people may overwrite, or lead to.
+PROTECTED = ("deprovisioning", "retired", "migrating")
+PERSONS_ONLY = ("pending", "reprovision", "deprovisioning", "retired")
+
+
+def decided(step: Row) -> bool:
+    """Whether it is part of a conflict's resolution, or an administrator's own."""
+    return step["actor"] == PERSON or decided_apart(step)
+
+
+def decided_apart(step: Row) -> bool:
+    """By a policy, or by people at the site."""
+    return str(step["actor"]).startswith(("strategy ", "Ada at "))
+
 
 class Violation(AssertionError):
     """`name` is the invariant's in PROTOCOL 8."""
@@ -102,11 +116,13 @@ class Checker:
         edge = Edge(here, target, By(step["triggered_by"]))
         if here.state != step["from_state"]:
             raise Violation("I7", f"{node} was {here}, and steps from {step['from_state']}")
-        if not is_legal(edge) and not (step["forced"] and step["actor"] == PERSON):
+        if not is_legal(edge) and not (step["forced"] and decided(step)):
             raise Violation("I7", f"{node}: {edge} is not legal, and nobody forced it")
         seen.stages[node] = target
         seen.steps[node] += 1
-        if step["item_id"] and step["actor"] != PERSON:
+        if decided_apart(step) and (here.state in PROTECTED or target.state in PERSONS_ONLY):
+            raise Violation("I8", f"{node}: {step['actor']} made {edge}")
+        if step["item_id"] and not decided(step):
             self._site_step(step, edge)
 
     def _site_step(self, step: Row, edge: Edge) -> None:
@@ -127,11 +143,11 @@ class Checker:
             raise Violation("I6", f"{item} was made on {expected}, and took effect over what came after that")
 
     def _overwritten(self, step: Row, expected: int) -> bool:
-        """Whether somebody moved the node between that revision and this step. What a person's keep_local replayed of
-        the same site's chain is what the step was made on."""
+        """Whether somebody moved the node between that revision and this step. What a resolution replayed of the same
+        site's chain is what the step was made on."""
         made = "SELECT actor, item_id FROM node_history WHERE node_id = ? AND seq < ? ORDER BY seq LIMIT -1 OFFSET ?"
         between = self.rows(made, step["node_id"], step["seq"], expected - 1)
-        return any(row["actor"] != PERSON or row["item_id"] is None for row in between)
+        return any(not decided(row) or row["item_id"] is None for row in between)
 
     def _expected(self, receipt: Row) -> int | None:
         """The revision it was made on, by what is stored; None where it is of another generation, or of no revision."""
@@ -146,7 +162,8 @@ class Checker:
         """I5, and I8 of what a policy settled."""
         for conflict in self.rows("SELECT * FROM sync_conflict"):
             automatic = str(conflict["resolved_by"] or "").startswith("strategy ")
-            if automatic and conflict["resolution"] != "keep_central":
+            may_keep = conflict["strategy"] in ("last_write", "site_wins") and conflict["type"] == "state_mismatch"
+            if automatic and not (conflict["resolution"] == "keep_central" or may_keep):
                 raise Violation("I8", f"the policy settled {conflict['id']} by {conflict['resolution']}")
             if conflict["id"] in self._seen.conflicts:
                 continue

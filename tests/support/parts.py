@@ -46,6 +46,12 @@ class Parts:
         assert found is not None, f"{node_id} is not here"
         return found
 
+    async def hears(self, document: ConflictDocument, version: int = 1) -> None:
+        """Central tells this site of the conflict."""
+        doc = document.model_dump(mode="json")
+        item = FeedItem(pos=2, type="conflict", op="upsert", id=document.id, version=version, doc=doc)
+        await self.mirror.store_page(page(item))
+
     async def waiting(self) -> list[QueueItem]:
         return await self.queue.peek(1000)
 
@@ -70,6 +76,7 @@ def opened(path: Path, clock: SiteClock | None = None, **journal: Any) -> Iterat
     site, conflicts = SiteState(database, clock), ConflictTable(database)
     for view in (cache, site, conflicts):
         view.load()
+    journal_of_site = Journal(cache, queue, site, **journal)
     try:
         yield Parts(
             clock=clock,
@@ -78,9 +85,9 @@ def opened(path: Path, clock: SiteClock | None = None, **journal: Any) -> Iterat
             queue=queue,
             site=site,
             conflicts=conflicts,
-            journal=Journal(cache, queue, site, **journal),
+            journal=journal_of_site,
             mirror=Mirror(cache, queue, site, conflicts),
-            detector=ConflictDetector(cache, table=conflicts),
+            detector=ConflictDetector(cache, table=conflicts, decide=journal_of_site.decide),
         )
     finally:
         database.close()

@@ -10,6 +10,9 @@ from sqlalchemy import Connection, insert, select, update
 
 from pureboot.central import tables as t
 from pureboot.central.accounts import digest
+from pureboot.central.conflicts import Link, StoredConflict, save
+from pureboot.core.lifecycle import By, Edge, NodeState, Stage
+from pureboot.core.reconcile import ConflictType, Strategy
 from pureboot.wire.messages import AgentMetrics, ReadinessSummary
 
 TOWNS = ("berlin", "hamburg", "munich", "cologne", "leipzig", "dresden", "bremen", "essen", "vienna", "zurich")
@@ -151,6 +154,34 @@ def content(conn: Connection, now: datetime) -> None:
         category, _, path = name.partition("/")
         row = {"category": category, "path": path, "digest": f"sha256:{digest(name)}", "size": size}
         conn.execute(insert(t.content), row | {"version": 1, "updated_at": now - timedelta(days=3), "deleted_at": None})
+
+
+def disputes(conn: Connection, count: int, now: datetime) -> None:
+    """Of the first nodes of a seeded database: each was installed at its site while central gave it up."""
+    for n in range(count):
+        link = Link(uuid(6, n), Edge(Stage(NodeState.PENDING), Stage(NodeState.INSTALLING, 1), By.SYSTEM), "", now)
+        conflict = StoredConflict(
+            id=uuid(7, n),
+            site_id=conn.execute(select(t.node.c.home_site_id).where(t.node.c.id == node_id(n))).scalar_one(),
+            node_id=node_id(n),
+            node_mac=mac(n),
+            agent_id="",
+            type=ConflictType.STATE_MISMATCH,
+            base_state="pending",
+            local_state="installing",
+            central_state="discovered",
+            base_rev=1,
+            central_rev=2,
+            chain=(link,),
+            strategy=Strategy.MANUAL,
+            status="pending",
+            local_updated_at=now,
+            local_uncertainty_ms=0,
+            central_updated_at=now,
+            created_at=now,
+            updated_at=now,
+        )
+        save(conn, [conflict])
 
 
 def outage_of(conn: Connection, n: int, now: datetime) -> None:

@@ -21,11 +21,18 @@ NODE = {
     "workflow_id": None,
 }
 WORKFLOW = {"id": "w1", "name": "linux", "kernel": "images/k", "initrd": ["images/i"]}
-CONFLICT = {"id": "c1", "node_mac": MAC, "conflict_type": "state_mismatch", "status": "pending"}
+CONFLICT = {"id": "c1", "site_id": "s1", "node_mac": MAC, "conflict_type": "state_mismatch", "status": "pending"}
+SETTLED_C1 = {"id": "c1", "node_mac": MAC, "outcome": "resolved", "reason": None}
+REFUSED_C2 = {"id": "c2", "node_mac": "", "outcome": "refused", "reason": "This node is retired at central."}
 
 
 def page(*items: object) -> dict[str, object]:
     return {"items": list(items), "next_cursor": None}
+
+
+def answered(row, *, left=0, preview=False):
+    resolved = int(row["outcome"] == "resolved")
+    return {"preview": preview, "items": [row], "resolved": resolved, "refused": 1 - resolved, "left": left}
 
 
 @pytest.fixture
@@ -234,13 +241,48 @@ def test_a_failed_download_leaves_nothing(central, tmp_path):
 
 
 def test_conflicts_are_listed_and_resolved(central):
-    central.says("GET", "/api/v1/sites/s1/conflicts", page(CONFLICT))
-    central.says("POST", "/api/v1/sites/s1/conflicts/c1/resolve", CONFLICT | {"status": "resolved"})
-    assert "state_mismatch" in pureboot("conflict", "list")
-    assert central.last.query == {"status": "pending"}
-    output = pureboot("conflict", "resolve", MAC, "keep_local")
-    assert central.last.json == {"resolution": "keep_local"}
+    central.says("GET", "/api/v1/conflicts", page(CONFLICT))
+    central.says("POST", "/api/v1/conflicts/resolve", answered(SETTLED_C1))
+    assert "state_mismatch" in pureboot("conflict", "list", "--site", "lab", "--match", "52:54")
+    assert central.last.query == {"status": "pending", "site": "lab", "q": "52:54"}
+    output = pureboot("conflict", "resolve", MAC, "keep_local", "--comment", "seen")
+    assert central.last.json == {"resolution": "keep_local", "comment": "seen", "preview": False, "ids": ["c1"]}
     assert output == f"The conflict about {MAC} is settled: keep_local.\n"
+
+
+def test_many_conflicts_are_resolved_at_once(central):
+    path = ("POST", "/api/v1/conflicts/resolve")
+    central.answers[path] = [(200, answered(SETTLED_C1, left=1)), (200, answered(REFUSED_C2))]
+    output = pureboot("conflict", "resolve", "--all", "--type", "state_mismatch", "keep_local", code=1)
+    assert central.last.json == {
+        "resolution": "keep_local",
+        "comment": "",
+        "preview": False,
+        "type": "state_mismatch",
+    }
+    assert f"The conflict about {MAC} is settled: keep_local." in output
+    assert "The conflict about c2 is not settled: This node is retired at central." in output
+
+
+def test_what_settling_would_do_is_said_first(central):
+    central.says("GET", "/api/v1/conflicts", page(CONFLICT))
+    central.says("POST", "/api/v1/conflicts/resolve", answered(SETTLED_C1, preview=True))
+    output = pureboot("conflict", "resolve", "c1", "merge", "--preview")
+    assert central.last.json["preview"] is True
+    assert output == f"The conflict about {MAC} would be settled: merge.\n"
+
+
+def test_which_conflicts_has_to_be_said(central):
+    assert "choose with --all" in pureboot("conflict", "resolve", "keep_local", code=2)
+    assert "choose with --all" in pureboot("conflict", "resolve", "c1", "keep_local", "--all", code=2)
+
+
+def test_a_decision_is_taken_back(central):
+    settled = CONFLICT | {"status": "resolved", "version": 4}
+    central.says("GET", "/api/v1/conflicts", page(settled))
+    central.says("POST", "/api/v1/sites/s1/conflicts/c1/undo", CONFLICT)
+    assert pureboot("conflict", "undo", "c1") == f"The conflict about {MAC} is open again.\n"
+    assert central.last.json == {"comment": "", "version": 4}
 
 
 class TestWhatGoesWrong:
@@ -282,7 +324,7 @@ class TestWhatGoesWrong:
         assert "Say which by its id: s1, s2." in pureboot("site", "show", "lab", code=1)
 
     def test_a_conflict_that_is_none(self, central):
-        central.says("GET", "/api/v1/sites/s1/conflicts", page())
+        central.says("GET", "/api/v1/conflicts", page())
         assert "no pending conflict 'c9'" in pureboot("conflict", "resolve", "c9", "keep_central", code=1)
 
     def test_a_mac_nobody_has(self, central):

@@ -9,8 +9,8 @@ import pytest
 
 from pureboot.agent.cache.state_cache import CachedNode, NodeStateCache
 from pureboot.agent.conflicts import Conflict, ConflictDetector
-from pureboot.core.errors import Clash, Invalid, Malformed
-from pureboot.core.lifecycle import NodeState
+from pureboot.core.errors import Clash, Forbidden, Invalid, Malformed
+from pureboot.core.lifecycle import Autonomy, NodeState
 from pureboot.core.mac import MacAddress
 from pureboot.wire.messages import FeedItem
 from tests.support.parts import EPOCH, MAC, OTHER_MAC, Parts, conflict_document, node_document, opened, page
@@ -187,18 +187,91 @@ async def test_what_is_still_queued_is_no_difference_yet(parts: Parts) -> None:
 # Central's own
 
 
-async def test_what_central_found_is_shown_and_is_not_settled_here(parts: Parts) -> None:
+async def test_what_central_found_is_shown_and_is_over_when_central_says_so(parts: Parts) -> None:
     await parts.knows()
-    found = conflict_document("c1", "n1")
-    await parts.mirror.store_page(
-        page(FeedItem(pos=2, type="conflict", op="upsert", id="c1", doc=found.model_dump(mode="json")))
-    )
+    await parts.hears(conflict_document("c1", "n1"))
     (conflict,) = await parts.detector.get_pending_conflicts()
     assert (conflict.id, conflict.local_state) == ("c1", "active")
-    with pytest.raises(Clash):
-        await parts.detector.resolve_conflict("c1", "keep_local")
     await parts.mirror.store_page(page(FeedItem(pos=3, type="conflict", op="delete", id="c1")))
     assert (await parts.detector.get_pending_conflicts(), parts.conflicts.pending_count) == ([], 0)
+
+
+async def test_what_is_decided_here_waits_in_line_and_counts_once_central_confirms_it(parts: Parts) -> None:
+    await parts.knows(state=S.INSTALLED)
+    await parts.hears(conflict_document("c1", "n1"))
+    assert await parts.detector.resolve_conflict("c1", "keep_local") is True
+    (item,) = await parts.waiting()
+    assert (item.item_type, item.lane, item.after, item.payload["resolution"]) == (
+        "settlement",
+        "n1",
+        None,
+        "keep_local",
+    )
+    (conflict,) = await parts.detector.get_pending_conflicts()
+    assert (conflict.resolved, conflict.resolution, parts.conflicts.pending_count) == (False, "keep_local", 1)
+    assert parts.node().disputed
+    resolved: dict[str, Any] = {
+        "status": "resolved",
+        "resolved": True,
+        "resolution": "keep_local",
+        "resolved_by": "somebody",
+    }
+    await parts.hears(conflict_document("c1", "n1", **resolved), version=2)
+    assert (await parts.detector.get_pending_conflicts(), parts.node().disputed) == ([], False)
+    assert await parts.detector.resolve_conflict("c1", "keep_local") is False
+
+
+async def test_a_decision_said_again_is_the_same_and_another_is_refused(parts: Parts) -> None:
+    await parts.knows()
+    await parts.hears(conflict_document("c1", "n1"))
+    first = await parts.detector.settle("c1", "keep_local", person="Ada", comment="I stand beside it")
+    again = await parts.detector.settle("c1", "keep_local")
+    assert first is not None
+    assert again is not None
+    assert first.queue_id == again.queue_id
+    with pytest.raises(Clash) as refused:
+        await parts.detector.settle("c1", "keep_central")
+    assert (refused.value.code, str(first.queue_id) in str(refused.value.hint)) == ("decided", True)
+    await parts.queue.discard(str(first.queue_id), "rather not", "Ada")
+    assert (await parts.detector.settle("c1", "keep_central")) is not None
+
+
+async def test_the_next_report_is_made_on_the_machines_last_and_not_on_a_decision(parts: Parts) -> None:
+    await parts.knows(state=S.INSTALLED)
+    moved = await parts.journal.move("n1", S.ACTIVE, report_id=None, boot_token=None)
+    await parts.hears(conflict_document("c1", "n1"))
+    await parts.detector.settle("c1", "keep_local")
+    await parts.has_autonomy(Autonomy.FULL)
+    (first, decision) = await parts.waiting()
+    assert (first.id, decision.after) == (moved.queue_id, None)
+
+
+async def test_a_readonly_site_decides_nothing(parts: Parts) -> None:
+    await parts.knows()
+    await parts.hears(conflict_document("c1", "n1"))
+    await parts.has_autonomy(Autonomy.READONLY)
+    with pytest.raises(Forbidden):
+        await parts.detector.resolve_conflict("c1", "keep_local")
+    assert await parts.waiting() == []
+
+
+async def test_a_decision_that_rotted_on_the_disk_is_none(parts: Parts) -> None:
+    await parts.knows()
+    await parts.hears(conflict_document("c1", "n1"))
+    await parts.detector.settle("c1", "keep_local")
+    await parts.database.store.write(lambda tx: tx.execute("UPDATE sync_queue SET payload = '{rot'"))
+    (conflict,) = await parts.detector.get_pending_conflicts()
+    assert conflict.resolution is None
+    assert (await parts.detector.settle("c1", "keep_central")) is not None
+
+
+async def test_a_conflict_that_is_open_again_brings_the_sites_side_back(parts: Parts) -> None:
+    """A decision for central was taken back: until somebody decides anew, the machine's reports are judged by where it
+    stood here, and it boots its own disk."""
+    await parts.knows(state=S.REPROVISION)
+    await parts.hears(conflict_document("c1", "n1", local_state="active", local_attempt=1))
+    assert (parts.node().state, parts.node().attempt, parts.node().base_state) == (S.ACTIVE, 1, S.REPROVISION)
+    assert parts.node().disputed
 
 
 async def test_conflicts_and_their_count_survive_a_restart(parts: Parts, tmp_path: Path) -> None:

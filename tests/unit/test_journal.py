@@ -11,11 +11,11 @@ import pytest
 from pureboot.agent.journal import Accepted, EdgeOutcome, Moved
 from pureboot.agent.queue import QueueItem
 from pureboot.core.changes import NodeEvent
-from pureboot.core.errors import Forbidden, IllegalEdge, NotFound, TooManyRequests
+from pureboot.core.errors import Clash, Forbidden, IllegalEdge, NotFound, TooManyRequests
 from pureboot.core.lifecycle import Autonomy, By, Edge, NodeState, Stage
 from pureboot.core.mac import MacAddress
 from pureboot.storage.sqlite import Transaction
-from tests.support.parts import MAC, OTHER_MAC, Parts, opened
+from tests.support.parts import MAC, OTHER_MAC, Parts, conflict_document, opened
 
 HERE = MacAddress.parse(MAC)
 S = NodeState
@@ -506,3 +506,63 @@ async def test_a_machine_whose_registration_was_given_up_registers_anew(parts: P
         {"vendor": "QEMU"},
     )
     assert (await parts.journal.register(HERE, facts={})).queue_id == again.queue_id
+
+
+# What administrators decide, decided at the site
+
+
+@pytest.mark.parametrize("level", sorted(Autonomy))
+@pytest.mark.parametrize(
+    ("here", "state"),
+    [(S.DISCOVERED, S.PENDING), (S.PENDING, S.DISCOVERED), (S.ACTIVE, S.REPROVISION), (S.INSTALL_FAILED, S.PENDING)],
+)
+async def test_only_a_full_site_does_what_administrators_do(
+    parts: Parts, level: Autonomy, here: NodeState, state: NodeState
+) -> None:
+    await parts.knows(state=here)
+    await parts.has_autonomy(level)
+    if level is not Autonomy.FULL:
+        with pytest.raises(Forbidden) as refused:
+            await parts.journal.decree("n1", state, comment="", person="Ada")
+        assert refused.value.code == "autonomy"
+        assert (parts.node().state, await parts.waiting()) == (here, [])
+        return
+    accepted = await parts.journal.decree("n1", state, comment="because", person="Ada")
+    (item,) = await parts.waiting()
+    assert (accepted.node.state, item.autonomy, item.base_state_rev) == (state, "full", 1)
+    assert (item.payload["triggered_by"], item.payload["comment"]) == ("admin", "Ada: because")
+
+
+@pytest.mark.parametrize("state", [S.RETIRED, S.DEPROVISIONING])
+async def test_no_site_takes_a_node_out_of_service(parts: Parts, state: NodeState) -> None:
+    await parts.knows(state=S.ACTIVE)
+    await parts.has_autonomy(Autonomy.FULL)
+    with pytest.raises(Forbidden, match="at central only"):
+        await parts.journal.decree("n1", state, comment="", person="Ada")
+
+
+async def test_a_full_site_makes_no_edge_that_there_is_not(parts: Parts) -> None:
+    await parts.knows(state=S.DISCOVERED)
+    await parts.has_autonomy(Autonomy.FULL)
+    with pytest.raises(IllegalEdge):
+        await parts.journal.decree("n1", S.REPROVISION, comment="", person="Ada")
+    again = await parts.journal.decree("n1", S.DISCOVERED, comment="", person="Ada")
+    assert (again.edge, await parts.waiting()) == (EdgeOutcome.ALREADY, [])
+
+
+async def test_a_disputed_node_is_not_moved_by_the_sites_people(parts: Parts) -> None:
+    await parts.knows(state=S.DISCOVERED)
+    await parts.has_autonomy(Autonomy.FULL)
+    await parts.hears(conflict_document("c1", "n1", local_state="discovered"))
+    with pytest.raises(Clash, match="disagree"):
+        await parts.journal.decree("n1", S.PENDING, comment="", person="Ada")
+
+
+async def test_an_approval_made_here_is_followed_by_the_machines_own_story(parts: Parts) -> None:
+    await parts.has_autonomy(Autonomy.FULL)
+    node = (await parts.journal.register(MacAddress.parse(MAC), facts={})).node
+    await parts.journal.decree(node.node_id, S.PENDING, comment="", person="Ada")
+    await parts.journal.begin(node.node_id, BEGIN)
+    items = await parts.waiting()
+    assert [item.after for item in items] == [None, items[0].id, items[1].id]
+    assert parts.node(node.node_id).stage == Stage(S.INSTALLING, 1)

@@ -1,23 +1,29 @@
 """Where a site's change meets what central did meanwhile."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pureboot.core.lifecycle import By, Edge, NodeState, Stage, is_legal
 from pureboot.core.reconcile import (
+    CLAIMS,
     Apply,
     ConflictType,
     Converged,
     Diverged,
     Illegal,
     InSync,
+    Interval,
     Resolution,
     Strategy,
     automatic,
     compare,
     judge,
+    legal_prefix,
     may_keep_local,
+    policy_may_keep,
     replay,
 )
 
@@ -124,9 +130,87 @@ def test_an_unmoved_node_never_makes_a_conflict(made, central, rev, expected):
     assert (judge(made, central, rev, expected) == MISMATCH) == (rev != expected and central != made.target)
 
 
-@pytest.mark.parametrize("strategy", Strategy)
-def test_only_central_wins_settles_a_conflict_without_a_person(strategy):
-    assert automatic(strategy) == (Resolution.KEEP_CENTRAL if strategy == "central_wins" else None)
+# strategy | type | the site's change is certainly later | the safety rules allow it | what it is settled by
+SETTLED = """
+central_wins | state_mismatch  | yes | yes | keep_central
+central_wins | state_mismatch  | no  | no  | keep_central
+central_wins | missing_central | yes | yes | keep_central
+last_write   | state_mismatch  | yes | yes | keep_local
+last_write   | state_mismatch  | yes | no  | pending
+last_write   | state_mismatch  | no  | yes | keep_central
+last_write   | missing_central | yes | yes | keep_central
+site_wins    | state_mismatch  | no  | yes | keep_local
+site_wins    | state_mismatch  | yes | no  | pending
+site_wins    | missing_central | yes | yes | pending
+manual       | state_mismatch  | yes | yes | pending
+manual       | missing_central | no  | no  | pending
+"""
+POLICIES = [[cell.strip() for cell in line.split("|")] for line in SETTLED.strip().splitlines()]
+
+
+@pytest.mark.parametrize(("strategy", "kind", "later", "may", "how"), POLICIES, ids=["-".join(row) for row in POLICIES])
+def test_a_policy_settles_what_it_may(strategy, kind, later, may, how):
+    expected = None if how == "pending" else Resolution(how)
+    settled = automatic(Strategy(strategy), ConflictType(kind), is_later=later == "yes", may_keep=may == "yes")
+    assert settled == expected
+
+
+@given(st.sampled_from(Strategy), st.sampled_from(ConflictType), st.booleans(), st.booleans())
+def test_no_policy_keeps_a_sites_word_where_the_safety_rules_do_not(strategy, kind, later, may):
+    how = automatic(strategy, kind, is_later=later, may_keep=may)
+    assert how is not Resolution.MERGE
+    if how is Resolution.KEEP_LOCAL:
+        assert may
+        assert kind not in CLAIMS
+
+
+@given(st.sampled_from(Strategy), st.sampled_from(sorted(CLAIMS)), st.booleans(), st.booleans())
+def test_whose_machine_it_is_is_always_a_persons_to_say(strategy, kind, later, may):
+    assert automatic(strategy, kind, is_later=later, may_keep=may) is None
+
+
+@given(stages, edges)
+def test_no_policy_overwrites_deprovisioning_retired_or_migrating(central, made):
+    if central.state in ("deprovisioning", "retired", "migrating"):
+        assert not policy_may_keep(central, made)
+
+
+@given(stages, edges)
+def test_no_policy_moves_a_node_into_what_only_people_decide(central, made):
+    if made.target.state in ("pending", "reprovision", "deprovisioning", "retired"):
+        assert not policy_may_keep(central, made)
+
+
+@given(edges, st.integers(1, 3))
+def test_no_policy_lets_a_late_report_close_another_attempt(made, attempt):
+    central = Stage(NodeState.INSTALLING, attempt)
+    if made.origin.state == "installing" and made.origin.attempt != attempt:
+        assert not policy_may_keep(central, made)
+
+
+def test_a_policy_may_keep_what_a_machine_went_through():
+    assert policy_may_keep(stage("discovered"), edge("pending > installing/1 system"))
+    assert policy_may_keep(stage("installing/1"), edge("installing/1 > installed/1 node"))
+
+
+NOON = datetime(2026, 1, 28, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("ahead", "uncertainty", "later"),
+    [(10, 0, True), (0, 0, False), (-10, 0, False), (10, 9, True), (10, 10, False), (10, 3600, False)],
+)
+def test_one_thing_is_after_another_only_where_the_clocks_leave_no_doubt(ahead, uncertainty, later):
+    made = Interval.around(NOON + timedelta(seconds=ahead), timedelta(seconds=uncertainty))
+    assert made.is_after(Interval.around(NOON, timedelta(0))) is later
+
+
+@given(stages, st.lists(edges, max_size=5))
+def test_merging_takes_the_longest_part_of_the_chain_that_needs_no_force(central, chain):
+    count = legal_prefix(central, chain)
+    assert not any(forced for _, forced in replay(central, chain[:count]))
+    if count < len(chain):
+        assert replay(central, chain[: count + 1])[-1][1]
 
 
 def replayed(central: str, *chain: str) -> list[str]:

@@ -6,7 +6,7 @@ preview by the same comparison, for what no push has told yet.
 
 import sqlite3
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,18 +14,25 @@ from pydantic import BaseModel
 
 from pureboot.agent.cache.state_cache import CachedNode, NodeStateCache
 from pureboot.agent.database import Database
-from pureboot.core.errors import Clash, Invalid
+from pureboot.agent.journal import Accepted
+from pureboot.agent.queue_items import DECISIONS
+from pureboot.core.changes import Settlement
+from pureboot.core.errors import Clash, Invalid, NotFound
 from pureboot.core.lifecycle import NodeState, Stage
 from pureboot.core.mac import MacAddress
+from pureboot.core.node import printable
 from pureboot.core.reconcile import ABSENT, ConflictType, Diverged, Resolution, compare
 from pureboot.storage.sqlite import Transaction
-from pureboot.wire.messages import ConflictDocument
+from pureboot.wire.messages import MESSAGE_LENGTH, ConflictDocument
+
+SOMEBODY = "somebody at the site"
 
 _PREVIEWS = uuid.UUID("6ba28a4e-6d0e-5f0b-9a3d-1d0c6e1f7b10")
 
 
 class Conflict(BaseModel):
-    """The absent side's state is `"absent"`."""
+    """The absent side's state is `"absent"`. A `resolution` of one that is not `resolved` was decided here, and waits
+    for central to confirm it."""
 
     id: str
     node_mac: str
@@ -71,18 +78,19 @@ class ConflictTable:
         tx.execute("DELETE FROM conflict WHERE id = ?", [conflict_id])
         self._recount(tx)
 
-    def resolve(self, tx: Transaction, conflict_id: str, resolution: Resolution) -> bool:
-        row = tx.execute("SELECT preview, resolved FROM conflict WHERE id = ?", [conflict_id]).fetchone()
-        if row is None or row["resolved"]:
-            return False
+    def resolve(self, tx: Transaction, conflict_id: str, resolution: Resolution) -> str | None:
+        """Settles a preview, which is the site's own; the node of one that is central's to settle. Raises NotFound, and
+        Clash where it is settled."""
+        row = tx.execute("SELECT preview, resolved, node_id FROM conflict WHERE id = ?", [conflict_id]).fetchone()
+        if row is None:
+            raise NotFound(f"There is no conflict {conflict_id[:64]!r} here.", code="unknown_conflict")
+        if row["resolved"]:
+            raise Clash("This conflict is resolved already.", code="already_resolved")
         if not row["preview"]:
-            raise Clash(
-                "This conflict is central's to settle.",
-                hint="Resolve it there: pureboot conflict resolve, or POST …/conflicts/{id}/resolve.",
-            )
+            return str(row["node_id"])
         tx.execute("UPDATE conflict SET resolved = 1, resolution = ? WHERE id = ?", [resolution, conflict_id])
         self._recount(tx)
-        return True
+        return None
 
     async def pending(self) -> list[Conflict]:
         return await self.database.store.read(_pending)
@@ -98,12 +106,26 @@ class ConflictTable:
         tx.after_commit(lambda: setattr(self, "pending_count", count))
 
 
-class ConflictDetector:
-    """Compares what the site has with what central has, node by node."""
+Decide = Callable[[Transaction, Settlement], Accepted]
 
-    def __init__(self, state_cache: NodeStateCache, *, table: ConflictTable | None = None) -> None:
+
+def _is_centrals(_: Transaction, __: Settlement) -> Accepted:
+    raise Clash(
+        "This conflict is central's to settle.",
+        hint="Resolve it there: pureboot conflict resolve, or POST …/conflicts/{id}/resolve.",
+    )
+
+
+class ConflictDetector:
+    """Compares what the site has with what central has, node by node. `decide`: how a decision of a conflict that
+    central found gets there (`Journal.decide`)."""
+
+    def __init__(
+        self, state_cache: NodeStateCache, *, table: ConflictTable | None = None, decide: Decide = _is_centrals
+    ) -> None:
         self.state_cache = state_cache
         self.table = table or ConflictTable(state_cache.database)
+        self._decide = decide
 
     async def check_conflicts(self, central_nodes: list[dict[str, Any]]) -> list[Conflict]:
         """All differences, of which only those that nothing else will mend are marked: a node that only central has
@@ -129,14 +151,40 @@ class ConflictDetector:
         return await self.table.pending()
 
     async def resolve_conflict(self, conflict_id: str, resolution: str) -> bool:
-        """Settles a preview. False: there is none such, or it is settled. Raises Clash for one of central's."""
+        """Settles a preview, or queues what is decided of one that central found. False: there is none such, or it is
+        settled. Raises Invalid, Forbidden and Clash as `settle` does."""
+        try:
+            await self.settle(conflict_id, resolution)
+        except NotFound:
+            return False
+        except Clash as error:
+            if error.code != "already_resolved":
+                raise
+            return False
+        return True
+
+    async def settle(
+        self, conflict_id: str, resolution: str, *, comment: str = "", person: str = SOMEBODY
+    ) -> Accepted | None:
+        """None: it was a preview, and is settled. Else it is an item on its way to central, whose word counts.
+
+        Raises Invalid, NotFound, Forbidden (readonly), and Clash: settled already, or decided otherwise.
+        """
         try:
             chosen = Resolution(resolution)
         except ValueError:
             raise Invalid(
                 f"{resolution[:40]!r} is no resolution.", hint=f"Use one of: {', '.join(Resolution)}."
             ) from None
-        return await self.state_cache.database.store.write(lambda tx: self.table.resolve(tx, conflict_id, chosen))
+
+        def work(tx: Transaction) -> Accepted | None:
+            node_id = self.table.resolve(tx, conflict_id, chosen)
+            if node_id is None:
+                return None
+            said = printable(comment, MESSAGE_LENGTH), printable(person, 200)
+            return self._decide(tx, Settlement(node_id, conflict_id, chosen, *said))
+
+        return await self.state_cache.database.store.write(work)
 
 
 def _paired(
@@ -207,5 +255,6 @@ def _count(connection: sqlite3.Connection) -> int:
 
 def _pending(connection: sqlite3.Connection) -> list[Conflict]:
     names = ", ".join(Conflict.model_fields)
+    decided = {row["conflict_id"]: row["resolution"] for row in connection.execute(DECISIONS)}
     rows = connection.execute(f"SELECT {names} FROM conflict WHERE resolved = 0 ORDER BY rowid")
-    return [Conflict.model_validate(dict(row)) for row in rows]
+    return [Conflict.model_validate(dict(row) | {"resolution": decided.get(row["id"])}) for row in rows]

@@ -19,9 +19,20 @@ from pureboot.agent.cache.state_cache import CachedNode, NodeStateCache
 from pureboot.agent.queue import QueueItem, SyncQueue
 from pureboot.agent.queue_items import edge_of
 from pureboot.agent.site import SiteState
-from pureboot.core.changes import Change, NodeEvent, Registration, StateUpdate, implied_edge
+from pureboot.core.changes import Change, NodeEvent, Registration, Settlement, StateUpdate, implied_edge
 from pureboot.core.errors import Clash, Forbidden, IllegalEdge, NotFound, TooManyRequests
-from pureboot.core.lifecycle import Autonomy, By, Edge, NodeState, Stage, check, destination, is_legal
+from pureboot.core.lifecycle import (
+    Autonomy,
+    By,
+    Edge,
+    NodeState,
+    Stage,
+    check,
+    destination,
+    is_legal,
+    site_may,
+    site_may_settle,
+)
 from pureboot.core.mac import MacAddress
 from pureboot.core.node import printable
 from pureboot.storage.sqlite import Transaction
@@ -128,6 +139,11 @@ class Journal:
         At a readonly site they move nothing until central has confirmed them; asked again, the same items are meant.
         """
         return await self._write(lambda tx: self._begin(tx, node_id, edges, token))
+
+    async def decree(self, node_id: str, state: NodeState, *, comment: str, person: str) -> Accepted:
+        """An administrator's edge, made at the site: of the level full only, and never out of service. Raises NotFound,
+        Forbidden (the level), Clash (disputed) and IllegalEdge."""
+        return await self._write(lambda tx: self._decree(tx, node_id, state, comment, person))
 
     async def issue_token(self, node: CachedNode) -> CachedNode:
         """A boot token for the attempt the node is in, where it has none. Raises Moved."""
@@ -298,6 +314,46 @@ class Journal:
             node = self._save(tx, replace(node, boot_token=_token()))
         return Accepted(node, queue_id, EdgeOutcome.APPLIED)
 
+    def _decree(self, tx: Transaction, node_id: str, state: NodeState, comment: str, person: str) -> Accepted:
+        node = self._node(tx, node_id)
+        edge = Edge(node.stage, destination(node.stage, state), By.ADMIN)
+        if not site_may(self._site.autonomy, edge):
+            full = self._site.autonomy is Autonomy.FULL
+            raise Forbidden(
+                f"A node is made {state} at central only."
+                if full
+                else f"This site is {self._site.autonomy}: what administrators decide, they decide at central.",
+                code="autonomy",
+                hint=None if full else "A site of the level full may do it here.",
+            )
+        if node.disputed:
+            raise Clash(
+                "Site and central disagree about this node.", code="disputed", hint="Settle the conflict first."
+            )
+        if state is node.state:
+            return Accepted(node, None, EdgeOutcome.ALREADY)
+        check(edge)
+        change = StateUpdate(node.node_id, edge, _text(f"{person}: {comment}" if comment else person))
+        return Accepted(self._moved(tx, node, edge), self._queue_change(tx, change, node), EdgeOutcome.APPLIED)
+
+    def decide(self, tx: Transaction, change: Settlement) -> Accepted:
+        """What a person at the site says of a conflict; it counts once central confirms it. Said again, it is the same
+        item. Raises NotFound, Forbidden (the level), and Clash where another decision is on its way."""
+        node = self._node(tx, change.node_id)
+        if not site_may_settle(self._site.autonomy):
+            raise Forbidden(
+                f"This site is {self._site.autonomy}: its conflicts are settled at central.", code="autonomy"
+            )
+        if waiting := self._queue.decision(tx, change.conflict_id):
+            if waiting[1] is change.resolution:
+                return Accepted(node, waiting[0], EdgeOutcome.ALREADY)
+            raise Clash(
+                f"{waiting[1]} was decided here and waits for central.",
+                code="decided",
+                hint=f"To take it back, discard it: pureboot agent queue discard {waiting[0]}.",
+            )
+        return Accepted(node, self._queue_change(tx, change, node))
+
     def _forget_reports(self, tx: Transaction, node: CachedNode) -> None:
         """A new install is a new story: `report_id`s are written into installers once and come again with each."""
         for table in ("sync_queue", "sync_sent"):
@@ -324,7 +380,8 @@ class Journal:
 
     def _queue_change(self, tx: Transaction, change: Change, node: CachedNode, report_key: str | None = None) -> str:
         item_type, body = to_body(change)
-        after = None if isinstance(change, NodeEvent) else self._queue.previous(tx, node.node_id)
+        apart = isinstance(change, NodeEvent | Settlement)  # these make nothing that another is made on
+        after = None if apart else self._queue.previous(tx, node.node_id)
         based = after is None and node.base_state_rev is not None
         return self._queue.append(
             tx,

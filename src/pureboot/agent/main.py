@@ -44,6 +44,7 @@ from pureboot.agent.ready_scripts import QuickBoots, ReadyScripts
 from pureboot.agent.routes.boot import boot_routes
 from pureboot.agent.routes.boots import BootDesk
 from pureboot.agent.routes.cache import CacheDesk
+from pureboot.agent.routes.decisions import DecisionDesk
 from pureboot.agent.routes.files import file_routes
 from pureboot.agent.routes.nodes import node_routes
 from pureboot.agent.routes.page import Page
@@ -93,7 +94,13 @@ class SiteAgent:
             settings.queue_max_items, settings.queue_max_bytes, settings.disk_floor_bytes, settings.sent_max_bytes
         )
         self.sync_queue = SyncQueue(self.database, clock=clock, bounds=bounds)
-        self.conflict_detector = ConflictDetector(self.state_cache, table=conflicts)
+        self.journal = Journal(
+            self.state_cache,
+            self.sync_queue,
+            self.site,
+            registrations_per_minute=settings.registrations_per_minute,
+        )
+        self.conflict_detector = ConflictDetector(self.state_cache, table=conflicts, decide=self.journal.decide)
         wants = Wants(self.site, self.state_cache)
         self.content_cache = ContentCache(settings.data_dir / "cache", settings.cache_max_bytes, room=wants.room)
 
@@ -111,12 +118,6 @@ class SiteAgent:
         )
         client = CentralClient(self._http, timeout=settings.connectivity_timeout, credential=self.identity.credential)
 
-        self.journal = Journal(
-            self.state_cache,
-            self.sync_queue,
-            self.site,
-            registrations_per_minute=settings.registrations_per_minute,
-        )
         self.proxy = CentralProxy(
             central_url,
             self.connectivity,
@@ -262,11 +263,13 @@ class SiteAgent:
                 self.content_cache.usage,
             )
         )
+        decisions = DecisionDesk(people, self.conflict_detector, self.journal, self.proxy)
         page = Page(
             people,
             status,
             queue=self.sync_queue,
             detector=self.conflict_detector,
+            desk=decisions,
             readiness=readiness,
             boots=boots,
             missing=lambda: self.fetcher.missing(wants.ahead()),
@@ -280,6 +283,7 @@ class SiteAgent:
                 *file_routes(self.fetcher, served=progress.served),
                 *templates.routes(),
                 *QueueDesk(people, self.sync_queue).routes(),
+                *decisions.routes(),
                 *CacheDesk(people, self.content_cache, wants, self.verifier).routes(),
                 *BootDesk(people, boots).routes(),
                 *status.routes(),

@@ -237,10 +237,19 @@ class Mirror:
         if node is None:
             return
         if not document.resolved:
-            self._cache.save(tx, replace(node, conflict_id=document.id))
+            self._cache.save(tx, self._disputed(tx, node, document))
         elif node.conflict_id == document.id:
             self._cache.save(tx, replace(node, conflict_id=None))
             self._refold(tx, [node.node_id])
+
+    def _disputed(self, tx: Transaction, node: CachedNode, document: ConflictDocument) -> CachedNode:
+        """While a conflict waits, the site's own side of it stands. Where that was given up for central's, it comes
+        back with the conflict, when a decision is taken back."""
+        stands = node.conflict_id == document.id or self._queue.has_unsettled(tx, node.node_id)
+        node = replace(node, conflict_id=document.id)
+        if stands or document.local_attempt is None:
+            return node
+        return node.at(Stage(NodeState.parse(document.local_state), document.local_attempt), datetime.now(UTC))
 
     def _read_item(self, tx: Transaction, item: FeedItem, generation: int) -> None:
         try:

@@ -20,6 +20,7 @@ from pureboot.agent.database import Database
 from pureboot.agent.queue_items import (
     BATCH,
     CHANGES,
+    DECISIONS,
     EDGES,
     HELD,
     INSERT,
@@ -38,6 +39,7 @@ from pureboot.agent.queue_items import (
 )
 from pureboot.agent.waiting import Waiters
 from pureboot.core.errors import Clash, NotFound
+from pureboot.core.reconcile import Resolution
 from pureboot.storage.sqlite import Transaction
 from pureboot.wire.messages import Outcome, PushItem, PushResult
 
@@ -186,6 +188,11 @@ class SyncQueue:
             [lane],
         ).fetchone()
         return None if row is None else str(row["id"])
+
+    def decision(self, tx: Transaction, conflict_id: str) -> tuple[str, Resolution] | None:
+        """The item by which a person here decided that conflict, while central has not confirmed it."""
+        row = tx.execute(f"{DECISIONS} AND conflict_id = ?", [conflict_id]).fetchone()
+        return (str(row["id"]), Resolution(row["resolution"])) if row else None
 
     def has_registration(self, tx: Transaction, lane: str) -> bool:
         """Whether one waits here, be it for a person."""

@@ -59,7 +59,12 @@ INSERT OR IGNORE INTO sync_sent ({replay.COLUMNS}, outcome, settled_at)
 SELECT {replay.COLUMNS}, ?, ? FROM sync_queue {THESE}
 """
 # What moves or makes a node; as the index `sync_queue_changes` has it.
-CHANGES = "item_type NOT IN ('event', 'discard')"
+CHANGES = "item_type NOT IN ('event', 'discard', 'settlement')"
+# Decisions that central has not confirmed. A payload that rotted is none, and is rejected when it comes to central.
+DECISIONS = """
+SELECT id, payload ->> '$.conflict_id' AS conflict_id, payload ->> '$.resolution' AS resolution FROM sync_queue
+WHERE item_type = 'settlement' AND refused = 0 AND CASE WHEN json_valid(payload) THEN 1 END
+"""
 EDGES = f"""
 SELECT * FROM sync_queue
 WHERE lane IN (SELECT value FROM json_each(?)) AND {CHANGES} AND item_type = 'state_update' AND refused = 0

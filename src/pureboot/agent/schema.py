@@ -111,6 +111,13 @@ FOURTH = "ALTER TABLE node ADD COLUMN gone INTEGER NOT NULL DEFAULT 0"
 # How the machine gets to its own disk; none: as its site has it.
 FIFTH = "ALTER TABLE node ADD COLUMN local_boot TEXT"
 
+# A decision of a conflict is none of the node's changes: the next one is made on what was before it.
+SIXTH = """
+DROP INDEX sync_queue_changes;
+CREATE INDEX sync_queue_changes ON sync_queue (lane, seq) WHERE item_type NOT IN ('event', 'discard', 'settlement');
+CREATE INDEX sync_queue_settlements ON sync_queue (lane) WHERE item_type = 'settlement';
+"""
+
 # What central asked for and became of it, by central's id of it: done once, however often it is asked for again.
 COMMANDS = """
 CREATE TABLE command (
@@ -120,4 +127,4 @@ CREATE TABLE command (
 CREATE INDEX command_untold ON command (id) WHERE told = 0;
 """
 
-MIGRATIONS = [FIRST, SECOND, THIRD, FOURTH, FIFTH, COMMANDS]
+MIGRATIONS = [FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, COMMANDS]

@@ -17,7 +17,7 @@ from pureboot.central.node_log import Happening, Step
 from pureboot.central.node_rows import StoredNode
 from pureboot.central.positions import publish
 from pureboot.central.sql import insert_all, many, rows_of
-from pureboot.core.changes import Change, Registration
+from pureboot.core.changes import Change, Registration, Settlement
 from pureboot.core.errors import PureBootError
 from pureboot.core.mac import MacAddress
 from pureboot.wire.messages import Outcome, PushItem, SiteDocument, to_change
@@ -28,27 +28,35 @@ OLDEST = timedelta(days=3650)
 
 @dataclass(frozen=True, slots=True)
 class Sender:
+    """`had_full`: the site was of the level full at some time, so that an item may have been accepted under it."""
+
     agent: Agent
     site: SiteDocument
+    had_full: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """An item as it was offered; `change` is the error where it cannot be read."""
+    """An item as it was offered; `change` is the error where it cannot be read. It happened at `occurred_at`, give or
+    take `uncertainty`."""
 
     item: PushItem
     payload_hash: str
     change: Change | PureBootError
     occurred_at: datetime
+    uncertainty: timedelta
 
 
 def read(item: PushItem, now: datetime) -> Offer:
-    age = min(timedelta(milliseconds=min(item.age_ms, 10**15)), OLDEST)
     try:
         change: Change | PureBootError = to_change(item)
     except PureBootError as error:
         change = error
-    return Offer(item, _hash(item), change, now - age)
+    return Offer(item, _hash(item), change, now - _span(item.age_ms), _span(item.u_ms))
+
+
+def _span(milliseconds: int) -> timedelta:
+    return min(timedelta(milliseconds=min(milliseconds, 10**15)), OLDEST)
 
 
 def _hash(item: PushItem) -> str:
@@ -201,6 +209,7 @@ def load(conn: Connection, sender: Sender, offers: Sequence[Offer], generation: 
     owners = node_rows.owners(conn, {mac.value for r in registrations for mac in r.mac_addresses})
     nodes = node_rows.load(conn, {aliases.get(ref, ref) for ref in refs} | set(owners.values()), lock=True)
     known = {o.item.conflict_id for o in offers} | {r.conflict_id for r in receipts.values()}
+    known |= {o.change.conflict_id for o in offers if isinstance(o.change, Settlement)}
     return Batch(
         sender=sender,
         now=now,

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from pureboot.core.lifecycle import Autonomy, By, NodeState
 from pureboot.core.node import DoneWhen, InstallMethod, LocalBoot
-from pureboot.core.reconcile import Resolution, Strategy
+from pureboot.core.reconcile import Strategy
 from pureboot.core.roles import Role
 from pureboot.wire.beats import FailedItem
 from pureboot.wire.messages import (
@@ -336,11 +336,6 @@ class WorkflowPatch(Strict):
     boot_url: str = ""
     templates: dict[str, str] = Field(default_factory=dict)
     done_when: DoneWhen = DoneWhen.REPORT
-
-
-class ResolveBody(Strict):
-    resolution: Resolution
-    comment: str = Field(default="", max_length=2000)
 
 
 class PersonCreate(Strict):

@@ -1,30 +1,23 @@
-"""Conflicts: where a site's change met what central did meanwhile, and how a person settles it.
+"""Conflicts as they are stored: where a site's change met what central did meanwhile, and what was decided of it.
 
-Nothing is dropped: the site's chain of edges stays in the row, whoever wins.
+Nothing is dropped: the site's chain of edges and every decision stay in the row, whoever wins.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Row, or_, select
+from sqlalchemy import ColumnElement, Connection, or_, select
 
-from pureboot.central import node_rows
 from pureboot.central import tables as t
-from pureboot.central.node_log import Step, record_steps
-from pureboot.central.node_rows import StoredNode
 from pureboot.central.positions import publish
-from pureboot.central.sql import many, one, page_by, rows_of, upsert
-from pureboot.core.errors import Clash, NotFound
+from pureboot.central.sql import many, one, rows_of, upsert
 from pureboot.core.lifecycle import By, Edge, NodeState, Stage
-from pureboot.core.reconcile import ConflictType, Resolution, Strategy, may_keep_local, replay
-from pureboot.wire.messages import ConflictDocument, ListPage
+from pureboot.core.reconcile import ConflictType, Resolution, Strategy
+from pureboot.wire.messages import ConflictDocument
 
 Status = Literal["pending", "resolved"]
-
-# Settling these moves a node between sites or makes one of two; edges alone cannot.
-CLAIMS = (ConflictType.SITE_CLAIM, ConflictType.MAC_COLLISION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +31,24 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """Who decided what, when and why. `before` and `after`: the node's stage; `state_rev` and `chain`, as they were
+    after it: where either has moved on, something has happened since. `resolution` None: a decision was taken back."""
+
+    at: datetime
+    by: str
+    comment: str
+    resolution: Resolution | None
+    before: Stage
+    after: Stage
+    state_rev: int
+    chain: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoredConflict:
-    """`expected_rev`: after keep_local, the revision that later items of the chain are made on."""
+    """`base_rev`: what the site's change was made on, where central knows that; `central_rev`: where the node stood.
+    `expected_rev`: once the whole chain took effect, the revision that later items of it are made on."""
 
     id: str
     site_id: str
@@ -50,7 +59,10 @@ class StoredConflict:
     base_state: str | None
     local_state: str
     central_state: str
+    base_rev: int | None
+    central_rev: int
     chain: tuple[Link, ...]
+    decisions: tuple[Decision, ...] = ()
     strategy: Strategy
     status: Status
     resolution: Resolution | None = None
@@ -60,14 +72,25 @@ class StoredConflict:
     expected_rev: int | None = None
     version: int = 1
     local_updated_at: datetime
+    local_uncertainty_ms: int
     central_updated_at: datetime
     created_at: datetime
     updated_at: datetime
 
     @property
     def takes_part(self) -> bool:
-        """Whether further items of the chain share this conflict's outcome; after keep_local they count again."""
-        return self.resolution is not Resolution.KEEP_LOCAL
+        """Whether further items of the chain share this conflict's outcome; where all of it took effect, they count
+        again."""
+        return self.expected_rev is None
+
+    @property
+    def edges(self) -> list[tuple[Link, Edge]]:
+        return [(link, link.edge) for link in self.chain if link.edge is not None]
+
+    @property
+    def local_stage(self) -> Stage | None:
+        """Where the site has the machine; None where its chain brought no edge."""
+        return self.edges[-1][1].target if self.edges else None
 
     def joined(self, link: Link, now: datetime) -> "StoredConflict":
         local = link.edge.target.state.value if link.edge else self.local_state
@@ -80,21 +103,25 @@ class StoredConflict:
             updated_at=now,
         )
 
-    def resolved(self, how: Resolution, by: str, now: datetime, **fields: Any) -> "StoredConflict":
+    def decided(self, decision: Decision, expected_rev: int | None) -> "StoredConflict":
+        """Settled, or (by a decision without a resolution) open again."""
+        settled = decision.resolution is not None
         return replace(
             self,
-            status="resolved",
-            resolution=how,
-            resolved_by=by,
-            resolved_at=now,
+            status="resolved" if settled else "pending",
+            resolution=decision.resolution,
+            resolved_by=decision.by if settled else None,
+            resolved_at=decision.at if settled else None,
+            comment=decision.comment,
+            decisions=(*self.decisions, decision),
+            expected_rev=expected_rev,
             version=self.version + 1,
-            updated_at=now,
-            **fields,
+            updated_at=decision.at,
         )
 
 
 def load(conn: Connection, *where: ColumnElement[bool]) -> dict[str, StoredConflict]:
-    return {row.id: _from_row(row) for row in conn.execute(select(t.sync_conflict).where(*where))}
+    return {row.id: from_values(row._asdict()) for row in conn.execute(select(t.sync_conflict).where(*where))}
 
 
 _SITE, _NODES, _IDS = one("site"), many("nodes"), many("ids")
@@ -109,18 +136,19 @@ def concerning(
 ) -> dict[str, StoredConflict]:
     """Of a site: those that are open about `nodes`, and those of `ids`, settled or not."""
     rows = rows_of(conn, _CONCERNING, site=site_id, nodes=nodes, ids=ids)
-    return {row.id: _from_row(row) for row in rows}
+    return {row.id: from_values(row._asdict()) for row in rows}
 
 
-def _from_row(row: Row[Any]) -> StoredConflict:
-    values = row._asdict()
+def from_values(values: Mapping[str, Any]) -> StoredConflict:
+    """Of a row's columns."""
     return StoredConflict(
-        **values
+        **dict(values)
         | {
-            "type": ConflictType(row.type),
-            "strategy": Strategy(row.strategy),
-            "resolution": Resolution(row.resolution) if row.resolution else None,
-            "chain": tuple(_link_from(link) for link in row.chain),
+            "type": ConflictType(values["type"]),
+            "strategy": Strategy(values["strategy"]),
+            "resolution": Resolution(values["resolution"]) if values["resolution"] else None,
+            "chain": tuple(_link_from(link) for link in values["chain"]),
+            "decisions": tuple(_decision_from(decision) for decision in values["decisions"]),
         }
     )
 
@@ -134,14 +162,16 @@ def save(conn: Connection, conflicts: Collection[StoredConflict]) -> None:
 
 def _values(conflict: StoredConflict) -> dict[str, Any]:
     columns = {column.name: getattr(conflict, column.name) for column in t.sync_conflict.c}
-    return columns | {"chain": [_link_to(link) for link in conflict.chain]}
+    return columns | {
+        "chain": [_link_to(link) for link in conflict.chain],
+        "decisions": [_decision_to(decision) for decision in conflict.decisions],
+    }
 
 
 def _link_to(link: Link) -> dict[str, Any]:
     values: dict[str, Any] = {"item_id": link.item_id, "comment": link.comment, "at": link.occurred_at.isoformat()}
     if edge := link.edge:
-        values["from"] = [edge.origin.state, edge.origin.attempt]
-        values["to"] = [edge.target.state, edge.target.attempt]
+        values["from"], values["to"] = _pair(edge.origin), _pair(edge.target)
         values["by"] = edge.by
     return values
 
@@ -149,6 +179,36 @@ def _link_to(link: Link) -> dict[str, Any]:
 def _link_from(values: dict[str, Any]) -> Link:
     edge = Edge(_stage(values["from"]), _stage(values["to"]), By(values["by"])) if "by" in values else None
     return Link(values["item_id"], edge, values["comment"], datetime.fromisoformat(values["at"]))
+
+
+def _decision_to(decision: Decision) -> dict[str, Any]:
+    return {
+        "at": decision.at.isoformat(),
+        "by": decision.by,
+        "comment": decision.comment,
+        "resolution": decision.resolution,
+        "before": _pair(decision.before),
+        "after": _pair(decision.after),
+        "state_rev": decision.state_rev,
+        "chain": decision.chain,
+    }
+
+
+def _decision_from(values: dict[str, Any]) -> Decision:
+    resolution = values["resolution"]
+    return Decision(
+        **values
+        | {
+            "at": datetime.fromisoformat(values["at"]),
+            "resolution": Resolution(resolution) if resolution else None,
+            "before": _stage(values["before"]),
+            "after": _stage(values["after"]),
+        }
+    )
+
+
+def _pair(stage: Stage) -> list[Any]:
+    return [stage.state.value, stage.attempt]
 
 
 def _stage(pair: list[Any]) -> Stage:
@@ -163,6 +223,7 @@ def document(conflict: StoredConflict) -> ConflictDocument:
         conflict_type=conflict.type.value,
         base_state=conflict.base_state,
         local_state=conflict.local_state,
+        local_attempt=stage.attempt if (stage := conflict.local_stage) else None,
         central_state=conflict.central_state,
         local_chain=[link.item_id for link in conflict.chain],
         local_updated_at=conflict.local_updated_at,
@@ -173,97 +234,5 @@ def document(conflict: StoredConflict) -> ConflictDocument:
         resolution=conflict.resolution,
         resolved_by=conflict.resolved_by,
         resolved_at=conflict.resolved_at,
+        comment=conflict.comment,
     )
-
-
-def page(
-    conn: Connection, site_id: str, status: Status | Literal["all"], cursor: str | None, limit: int
-) -> ListPage[ConflictDocument]:
-    query = select(t.sync_conflict).where(t.sync_conflict.c.site_id == site_id)
-    if status != "all":
-        query = query.where(t.sync_conflict.c.status == status)
-    rows, more = page_by(conn, query, t.sync_conflict.c.id, cursor, limit)
-    items = [document(_from_row(row)) for row in rows]
-    return ListPage(items=items, next_cursor=items[-1].id if more else None)
-
-
-def resolve(
-    conn: Connection, site_id: str, id: str, how: Resolution, person: str, comment: str, now: datetime
-) -> ConflictDocument:
-    """A person's word. It is an ordinary change of the node and comes to its site by the feed, whichever side wins."""
-    node_id = _pending(conn, site_id, id).node_id
-    node = node_rows.load(conn, [node_id], lock=True)[node_id]
-    # Again, under the node's lock: somebody else may have been quicker.
-    conflict = _pending(conn, site_id, id)
-    after, steps = _outcome(conflict, node, how, person, comment, now)
-    node_rows.save(conn, [after])
-    record_steps(conn, steps)
-    if after.deleted_at is None:
-        node_rows.announce(conn, after)
-    settled = conflict.resolved(
-        how, person, now, comment=comment, expected_rev=after.state_rev if how is Resolution.KEEP_LOCAL else None
-    )
-    save(conn, [settled])
-    return document(settled)
-
-
-def _pending(conn: Connection, site_id: str, id: str) -> StoredConflict:
-    mine = (t.sync_conflict.c.id == id, t.sync_conflict.c.site_id == site_id)
-    conflict = load(conn, *mine).get(id)
-    if conflict is None:
-        raise NotFound(f"This site has no conflict {id[:64]!r}.", code="unknown_conflict")
-    if conflict.status == "resolved":
-        raise Clash(
-            f"This conflict is resolved already: {conflict.resolution}, by {conflict.resolved_by}.",
-            code="already_resolved",
-        )
-    return conflict
-
-
-def _outcome(
-    conflict: StoredConflict, node: StoredNode, how: Resolution, person: str, comment: str, now: datetime
-) -> tuple[StoredNode, list[Step]]:
-    if how is Resolution.MERGE:
-        raise Clash("merge is not available yet.", code="not_available", hint="Use keep_local or keep_central.")
-    if how is Resolution.KEEP_LOCAL:
-        _check_local_can_win(conflict, node)
-        node, steps = _replayed(conflict, node, person, comment, now)
-        if steps:
-            return node, steps
-    return node.changed(now), []
-
-
-def _check_local_can_win(conflict: StoredConflict, node: StoredNode) -> None:
-    if conflict.type in CLAIMS:
-        raise Clash(
-            f"keep_local cannot settle a {conflict.type} yet.",
-            code="not_available",
-            hint="Use keep_central; move a node with PATCH /api/v1/nodes/{id}, field home_site_id.",
-        )
-    if node.deleted_at is not None:
-        raise Clash("Central has deleted this node.", code="node_deleted", hint="Use keep_central; it registers anew.")
-    if not may_keep_local(node.stage):
-        raise Clash("This node is retired at central.", code="node_retired", hint="Use keep_central.")
-
-
-def _replayed(
-    conflict: StoredConflict, node: StoredNode, person: str, comment: str, now: datetime
-) -> tuple[StoredNode, list[Step]]:
-    steps: list[Step] = []
-    for link in conflict.chain:
-        for edge, forced in replay(node.stage, [link.edge] if link.edge else []):
-            node = node.moved(edge.target, now)
-            steps.append(
-                Step(
-                    node_id=node.id,
-                    edge=edge,
-                    actor=person,
-                    comment=comment or link.comment,
-                    occurred_at=link.occurred_at,
-                    recorded_at=now,
-                    site_id=conflict.site_id,
-                    item_id=link.item_id,
-                    forced=forced,
-                )
-            )
-    return node, steps

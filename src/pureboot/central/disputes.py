@@ -1,15 +1,16 @@
-"""What did not take effect: rejected, or a conflict that keeps it for a person or for the site's policy."""
+"""What did not take effect as it came: rejected, or a conflict that keeps it for a person or for the site's policy."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 
-from pureboot.central import conflicts
 from pureboot.central.batch import Batch, Offer
 from pureboot.central.clock import new_id
 from pureboot.central.conflicts import Link, StoredConflict
 from pureboot.central.node_rows import StoredNode
+from pureboot.central.settlement import Verdict, settle
 from pureboot.core.changes import StateUpdate
 from pureboot.core.lifecycle import Edge, NodeState
-from pureboot.core.reconcile import ABSENT, ConflictType, Resolution, automatic
+from pureboot.core.reconcile import ABSENT, ConflictType, Interval, Resolution, automatic, policy_may_keep
 from pureboot.wire.messages import UNKNOWN_NODE, Outcome, PushItem
 
 
@@ -53,7 +54,6 @@ def disputed(batch: Batch, offer: Offer, node: StoredNode, kind: ConflictType, e
     if standing := batch.open_conflict(node.id):
         return joined(batch, offer, node, standing, edge)
     link = Link(offer.item.id, edge, _comment(offer), offer.occurred_at)
-    strategy = batch.sender.site.conflict_resolution
     conflict = StoredConflict(
         id=new_id(),
         site_id=batch.site_id,
@@ -65,18 +65,37 @@ def disputed(batch: Batch, offer: Offer, node: StoredNode, kind: ConflictType, e
         # A registration says only that the machine is there.
         local_state=(edge.target.state if edge else NodeState.DISCOVERED).value,
         central_state=ABSENT if node.deleted_at else node.stage.state.value,
+        base_rev=expected_rev(batch, offer.item),
+        central_rev=node.state_rev,
         chain=(link,),
-        strategy=strategy,
+        strategy=batch.sender.site.conflict_resolution,
         status="pending",
         local_updated_at=link.occurred_at,
+        local_uncertainty_ms=offer.uncertainty // timedelta(milliseconds=1),
         central_updated_at=node.deleted_at or node.stage_at,
         created_at=batch.now,
         updated_at=batch.now,
     )
-    if kind not in conflicts.CLAIMS and automatic(strategy) is Resolution.KEEP_CENTRAL:
-        conflict = conflict.resolved(Resolution.KEEP_CENTRAL, f"strategy {strategy}", batch.now)
-    batch.put_conflict(conflict)
-    return Ruling(Outcome.CONFLICT, node, None, conflict, _because(conflict))
+    how = _policy(batch, conflict, node)
+    if how is None:
+        batch.put_conflict(conflict)
+        return Ruling(Outcome.CONFLICT, node, None, conflict, _because(conflict))
+    settled = settle(conflict, node, Verdict(how, f"strategy {conflict.strategy}", "", batch.now))
+    batch.put_conflict(settled.conflict)
+    if how is Resolution.KEEP_LOCAL:
+        node = settled.node
+        batch.put_node(node)
+        batch.steps.extend(settled.steps)
+    return Ruling(Outcome.CONFLICT, node, settled.conflict.expected_rev, settled.conflict, _because(conflict))
+
+
+def _policy(batch: Batch, conflict: StoredConflict, node: StoredNode) -> Resolution | None:
+    """What the site's strategy makes of it; None: a person has to look."""
+    uncertainty = timedelta(milliseconds=conflict.local_uncertainty_ms)
+    local = Interval.around(conflict.local_updated_at, uncertainty)
+    central = Interval.around(conflict.central_updated_at, timedelta(0))
+    may_keep = node.lives_at(batch.site_id) and all(policy_may_keep(node.stage, edge) for _, edge in conflict.edges)
+    return automatic(conflict.strategy, conflict.type, is_later=local.is_after(central), may_keep=may_keep)
 
 
 def joined(batch: Batch, offer: Offer, node: StoredNode, conflict: StoredConflict, edge: Edge | None) -> Ruling:

@@ -12,7 +12,8 @@ from pureboot.central.batch import Batch, Offer, Receipt, Sender
 from pureboot.central.generation import check_generation
 from pureboot.central.node_rows import StoredNode
 from pureboot.central.rules import rule
-from pureboot.core.changes import Registration
+from pureboot.core.changes import Registration, Settlement
+from pureboot.core.lifecycle import Autonomy
 from pureboot.core.reconcile import ABSENT
 from pureboot.wire.messages import Outcome, PushAnswer, PushedNode, PushRequest, PushResult
 
@@ -26,10 +27,16 @@ def settle(conn: Connection, agent: Agent, request: PushRequest, now: datetime, 
     sessions.check_fence(conn, sessions.lock_site(conn, agent), request.fence, now, lease)
     epochs.keep(conn, agent, request.epoch, request.epoch_accounts, now)
     offers = [batches.read(item, now) for item in request.items]
-    batch = batches.load(conn, Sender(agent, sites.find(conn, agent.site_id)), offers, ours, now)
+    batch = batches.load(conn, _sender(conn, agent, request), offers, ours, now)
     results = [_settle(batch, offer) for offer in offers]
     batch.store(conn)
     return _answer(batch, offers, results)
+
+
+def _sender(conn: Connection, agent: Agent, request: PushRequest) -> Sender:
+    site = sites.find(conn, agent.site_id)
+    claims_full = any(item.autonomy is Autonomy.FULL for item in request.items)
+    return Sender(agent, site, had_full=claims_full and sites.ever_had(conn, site.id, Autonomy.FULL))
 
 
 def _settle(batch: Batch, offer: Offer) -> PushResult:
@@ -78,6 +85,8 @@ def _answer(batch: Batch, offers: Sequence[Offer], results: list[PushResult]) ->
     mine = [receipt for receipt in receipts if receipt.site_id == batch.site_id]
     touched = dict.fromkeys(receipt.node_id for receipt in mine if receipt.node_id)
     disputed = dict.fromkeys(result.conflict_id for result in results if result.conflict_id)
+    decided = [offer.change.conflict_id for offer in offers if isinstance(offer.change, Settlement)]
+    disputed |= dict.fromkeys(id for id in decided if id in batch.conflicts)
     return PushAnswer(
         generation=batch.generation,
         results=results,

@@ -5,14 +5,26 @@ from datetime import datetime
 
 from pureboot.central import batch as batches
 from pureboot.central.batch import Batch, Offer
+from pureboot.central.conflicts import StoredConflict
 from pureboot.central.disputes import Ruling, chained_conflict, disputed, expected_rev, joined, rejected, unknown
 from pureboot.central.generation import first_number
 from pureboot.central.node_log import Happening, Step
 from pureboot.central.node_rows import StoredNode
-from pureboot.core.changes import NodeEvent, Registration, StateUpdate
+from pureboot.central.settlement import Verdict, settle
+from pureboot.core.changes import NodeEvent, Registration, Settlement, StateUpdate
 from pureboot.core.errors import PureBootError
-from pureboot.core.lifecycle import By, Edge, NodeState, Stage, site_may
-from pureboot.core.reconcile import Apply, ConflictType, Converged, Diverged, Illegal, judge
+from pureboot.core.lifecycle import Autonomy, By, Edge, NodeState, Stage, site_may, site_may_settle
+from pureboot.core.reconcile import (
+    CLAIMS,
+    Apply,
+    ConflictType,
+    Converged,
+    Diverged,
+    Illegal,
+    Resolution,
+    judge,
+    policy_may_keep,
+)
 from pureboot.wire.messages import Outcome, PushItem
 
 # Events that a machine sends itself: it was there.
@@ -33,6 +45,8 @@ def rule(batch: Batch, offer: Offer) -> Ruling:
             return _state_update(batch, offer, update)
         case NodeEvent() as event:
             return _event(batch, offer, event)
+        case Settlement() as settlement:
+            return _settlement(batch, offer, settlement)
 
 
 # Registrations
@@ -107,6 +121,8 @@ def _state_update(batch: Batch, offer: Offer, change: StateUpdate) -> Ruling:
     node, edge = batch.node(offer.item.lane), change.edge
     if node is None:
         return unknown(batch, offer)
+    if offer.item.autonomy is Autonomy.FULL and not batch.sender.had_full:
+        return rejected(batch, offer, node, "forbidden", "This site never had the level full.")
     if not site_may(offer.item.autonomy, edge):
         why = (
             f"A site of level {offer.item.autonomy} may not make {edge.origin.state} {edge.target.state} by {edge.by}."
@@ -189,3 +205,39 @@ def _event(batch: Batch, offer: Offer, change: NodeEvent) -> Ruling:
     if change.event in SIGHTINGS and node.lives_at(batch.site_id):
         node = _learn(batch, node, {}, offer.occurred_at)
     return Ruling(Outcome.APPLIED, node, expected_rev(batch, offer.item), chained_conflict(batch, offer.item))
+
+
+# Settlements
+
+
+def _settlement(batch: Batch, offer: Offer, change: Settlement) -> Ruling:
+    """What a person at the site decided of a conflict, maybe long ago: it counts if nobody was quicker."""
+    conflict, node = batch.conflicts.get(change.conflict_id), batch.nodes.get(batch.canonical(offer.item.lane))
+    if conflict is None or node is None or conflict.node_id != node.id:
+        why = "Central knows no such conflict of this site about this node."
+        return rejected(batch, offer, batch.node(offer.item.lane), "unknown_conflict", why)
+    if conflict.status == "resolved":
+        if conflict.resolution is change.resolution:
+            return Ruling(Outcome.APPLIED, node, None)
+        why = f"{conflict.resolved_by} decided {conflict.resolution} meanwhile."
+        return rejected(batch, offer, node, "already_resolved", why)
+    if why := _may_not_settle(batch, offer, conflict, node, change.resolution):
+        return rejected(batch, offer, node, "forbidden", why)
+    by = f"{change.person or 'somebody'} at {batch.sender.site.name}"[:200]
+    try:
+        settled = settle(conflict, node, Verdict(change.resolution, by, change.comment, batch.now))
+    except PureBootError as error:
+        return rejected(batch, offer, node, error.code, error.message)
+    batch.put_conflict(settled.conflict)
+    batch.put_node(settled.node)
+    batch.steps.extend(settled.steps)
+    return Ruling(Outcome.APPLIED, settled.node, None)
+
+
+def _may_not_settle(batch: Batch, offer: Offer, conflict: StoredConflict, node: StoredNode, how: Resolution) -> str:
+    if not site_may_settle(offer.item.autonomy):
+        return f"A site of level {offer.item.autonomy} settles no conflicts; a person at central does."
+    may_keep = node.lives_at(batch.site_id) and all(policy_may_keep(node.stage, edge) for _, edge in conflict.edges)
+    if how is not Resolution.KEEP_CENTRAL and conflict.type not in CLAIMS and not node.deleted_at and not may_keep:
+        return "To keep the site's word against what central did takes a person there."
+    return ""

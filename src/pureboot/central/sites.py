@@ -16,6 +16,7 @@ from pureboot.central.clock import new_id
 from pureboot.central.positions import close_feed, open_feed, publish
 from pureboot.central.sql import count, locked, one, rows_of, tally
 from pureboot.core.errors import Clash, Invalid, Malformed, NotFound, StaleVersion
+from pureboot.core.lifecycle import Autonomy
 from pureboot.wire.messages import AgentMetrics, AgentStatus, ListPage, SiteDocument, SiteFields
 
 _REF = one("ref")
@@ -46,6 +47,7 @@ def document(row: Row[Any]) -> SiteDocument:
 def create(conn: Connection, fields: SiteFields, now: datetime) -> SiteDocument:
     values = _checked(conn, fields, "")
     row = {**values, "id": new_id(), "version": 1, "created_at": now, "updated_at": now}
+    row["levels_had"] = [fields.autonomy_level]
     conn.execute(insert(t.site), row)
     open_feed(conn, row["id"])
     publish(conn, row["id"], "site", row["id"], 1)
@@ -60,9 +62,21 @@ def change(conn: Connection, ref: str, patch: SitePatch, now: datetime) -> SiteD
     sent = patch.model_dump(exclude_unset=True, exclude={"version"})
     values = _checked(conn, SiteFields.model_validate(current | sent), site.id)
     row = {**values, "version": site.version + 1, "updated_at": now}
+    if (level := row["autonomy_level"]) != site.autonomy_level and not ever_had(conn, site.id, level):
+        row["levels_had"] = [*_levels_had(conn, site.id), level]
     conn.execute(update(t.site).where(t.site.c.id == site.id).values(row))
     publish(conn, site.id, "site", site.id, site.version + 1)
     return find(conn, site.id)
+
+
+def ever_had(conn: Connection, id: str, level: Autonomy) -> bool:
+    """Whether the site is, or was at any time, of this autonomy level."""
+    return level in _levels_had(conn, id)
+
+
+def _levels_had(conn: Connection, id: str) -> list[str]:
+    levels: list[str] = conn.execute(select(t.site.c.levels_had).where(t.site.c.id == id)).scalar_one()
+    return levels
 
 
 def _checked(conn: Connection, fields: SiteFields, id: str) -> dict[str, Any]:

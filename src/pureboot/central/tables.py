@@ -69,6 +69,8 @@ site = Table(
     Column("parent_id", ForeignKey("site.id"), index=True),
     Column("agent_url", Text, nullable=False),
     Column("autonomy_level", String(16), nullable=False),
+    # Every level it ever had: an item that claims another was not accepted under it.
+    Column("levels_had", JSON, nullable=False, server_default="[]"),
     Column("conflict_resolution", String(16), nullable=False),
     Column("cache_policy", String(16), nullable=False),
     Column("cache_patterns", JSON, nullable=False),
@@ -434,7 +436,10 @@ sync_conflict = Table(
     Column("base_state", String(16)),
     Column("local_state", String(16), nullable=False),
     Column("central_state", String(16), nullable=False),
+    Column("base_rev", BigInteger),
+    Column("central_rev", BigInteger, nullable=False, server_default="0"),
     Column("chain", JSON, nullable=False),
+    Column("decisions", JSON, nullable=False, server_default="[]"),
     Column("strategy", String(16), nullable=False),
     Column("status", String(16), nullable=False),
     Column("resolution", String(16)),
@@ -444,9 +449,12 @@ sync_conflict = Table(
     Column("expected_rev", BigInteger),
     Column("version", BigInteger, nullable=False),
     Column("local_updated_at", Moment, nullable=False),
+    Column("local_uncertainty_ms", BigInteger, nullable=False, server_default="0"),
     Column("central_updated_at", Moment, nullable=False),
     *_times(),
     Index(None, "site_id", "status", "id"),
+    Index(None, "status", "id"),
+    Index(None, "node_id"),
 )
 # One open conflict between a site and central for each node.
 Index(

@@ -13,6 +13,8 @@ import typer
 from pureboot.cli import remote, show
 from pureboot.cli.options import AsJson, Config, DataDir, group
 from pureboot.core.errors import CentralUnavailable
+from pureboot.core.lifecycle import NodeState
+from pureboot.core.reconcile import Resolution
 
 if TYPE_CHECKING:
     from pureboot.cli.remote import Remote, Row
@@ -217,6 +219,7 @@ def conflicts(port: Port = None, data_dir: DataDir = None, config: Config = None
         "TYPE": "conflict_type",
         "HERE": "local_state",
         "CENTRAL": "central_state",
+        "DECIDED HERE": "resolution",
     }
     with _local(config, data_dir, port) as agent:
         rows = agent.listing("api/v1/agent/conflicts")
@@ -255,6 +258,56 @@ def boots(
             for row in answer["items"]:
                 show.line(row, columns.values(), json=json)
             after = str(answer["last"])
+
+
+Comment = Annotated[str, typer.Option(help="Why; central keeps it.")]
+
+
+@app.command()
+def resolve(
+    conflict: Annotated[str, typer.Argument(metavar="CONFLICT", help="Id of a conflict, or a node's MAC address.")],
+    resolution: Annotated[Resolution, typer.Argument(help="Whose word counts.")],
+    comment: Comment = "",
+    port: Port = None,
+    data_dir: DataDir = None,
+    config: Config = None,
+    json: AsJson = False,
+) -> None:
+    """Settle a conflict from here; offline too. It counts once central confirms it."""
+    with _local(config, data_dir, port) as agent:
+        rows = agent.listing("api/v1/agent/conflicts")
+        found = next((row["id"] for row in rows if conflict in (row["id"], row["node_mac"])), conflict)
+        body = {"resolution": resolution, "person": _me(), "comment": comment}
+        answer = agent.send("POST", f"api/v1/agent/conflicts/{quote(found, safe='')}/resolve", json=body)
+    show.said(answer, f"{resolution}: {_counts(answer)}.", json=json)
+
+
+@app.command()
+def move(
+    node: Annotated[str, typer.Argument(metavar="NODE", help="Id of a node, or its MAC address.")],
+    state: Annotated[NodeState, typer.Argument(help="What it becomes: pending approves its install.")],
+    comment: Comment = "",
+    port: Port = None,
+    data_dir: DataDir = None,
+    config: Config = None,
+    json: AsJson = False,
+) -> None:
+    """Do here what administrators do with a node at central; at a site of the level full only."""
+    with _local(config, data_dir, port) as agent:
+        rows = agent.listing("api/v1/nodes", mac=node) if ":" in node or "-" in node else []
+        found = rows[0]["id"] if rows else node
+        body = {"state": state, "person": _me(), "comment": comment}
+        answer = agent.send("POST", f"api/v1/agent/nodes/{quote(found, safe='')}/state", json=body)
+    show.said(answer, f"The node is {answer['state']} here: {_counts(answer)}.", json=json)
+
+
+def _counts(answer: "Row") -> str:
+    """What a decision has come to."""
+    if answer["status"] == "queued":
+        return "it waits for central" + (", which is not reached" if answer["offline"] else "")
+    if answer["status"] == "rejected":
+        return f"central refused it: {answer.get('reason')}"
+    return "it was said before" if answer["status"] == "already" else "central has confirmed it"
 
 
 class CacheAction(StrEnum):

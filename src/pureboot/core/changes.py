@@ -1,9 +1,10 @@
-"""What a site tells central: exactly these three kinds of change."""
+"""What a site tells central: exactly these kinds of change."""
 
 from dataclasses import dataclass, field
 
 from pureboot.core.lifecycle import MAX_ATTEMPTS, By, Edge, NodeState, Stage, destination
 from pureboot.core.mac import MacAddress
+from pureboot.core.reconcile import Resolution
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,18 @@ class NodeEvent:
     attempt: int = 0
 
 
-Change = Registration | StateUpdate | NodeEvent
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """A person at the site decides a conflict of the node; it counts once central confirms it."""
+
+    node_id: str
+    conflict_id: str
+    resolution: Resolution
+    comment: str = ""
+    person: str = ""
+
+
+Change = Registration | StateUpdate | NodeEvent | Settlement
 
 
 _IMPLIED = {

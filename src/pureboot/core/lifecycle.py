@@ -143,6 +143,12 @@ def check_forced(origin: Stage, comment: str) -> None:
         raise Clash("A forced edge needs a comment.", code="comment_required", hint="Say why in 'comment'.")
 
 
+def site_may_settle(autonomy: Autonomy) -> bool:
+    """Whether people at a site of this level may decide conflicts. What no policy may overwrite, they may not either
+    (`reconcile.policy_may_keep`)."""
+    return autonomy is not Autonomy.READONLY
+
+
 def site_may(autonomy: Autonomy, edge: Edge) -> bool:
     """Whether a site of this level may send this edge to central at all (PROTOCOL 5, autonomy).
 

@@ -6,6 +6,7 @@ A stale but clean cache is never a conflict; it is refreshed.
 """
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from pureboot.core.lifecycle import Edge, NodeState, Stage, is_legal
@@ -19,8 +20,12 @@ class ConflictType(StrEnum):
     MAC_COLLISION = "mac_collision"
 
 
+# Which machine it is, or whose: never a policy's to say, and edges alone cannot settle it.
+CLAIMS = frozenset({ConflictType.SITE_CLAIM, ConflictType.MAC_COLLISION})
+
+
 class Strategy(StrEnum):
-    """How a site's conflicts are settled. `last_write` and `site_wins` are stored, and decided as `manual` so far."""
+    """How a site's conflicts are settled without a person."""
 
     CENTRAL_WINS = "central_wins"
     LAST_WRITE = "last_write"
@@ -92,9 +97,50 @@ def judge(edge: Edge, central: Stage, state_rev: int, expected: int | None) -> V
     return Converged() if central == edge.target else Diverged(ConflictType.STATE_MISMATCH)
 
 
-def automatic(strategy: Strategy) -> Resolution | None:
-    """What the site's policy settles without a person; None leaves the conflict pending."""
-    return Resolution.KEEP_CENTRAL if strategy is Strategy.CENTRAL_WINS else None
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """When something happened, as well as the clocks can tell."""
+
+    earliest: datetime
+    latest: datetime
+
+    @classmethod
+    def around(cls, moment: datetime, uncertainty: timedelta) -> "Interval":
+        return cls(moment - uncertainty, moment + uncertainty)
+
+    def is_after(self, other: "Interval") -> bool:
+        """Certainly: where they overlap, neither is."""
+        return self.earliest > other.latest
+
+
+def automatic(strategy: Strategy, kind: ConflictType, *, is_later: bool, may_keep: bool) -> Resolution | None:
+    """What the site's policy settles without a person; None leaves the conflict pending.
+
+    `is_later`: the site's change is certainly later than central's; `may_keep`: `policy_may_keep` allows it.
+    """
+    if kind in CLAIMS or strategy is Strategy.MANUAL:
+        return None
+    if strategy is Strategy.CENTRAL_WINS or (strategy is Strategy.LAST_WRITE and not is_later):
+        return Resolution.KEEP_CENTRAL
+    if kind is ConflictType.MISSING_CENTRAL:
+        return Resolution.KEEP_CENTRAL if strategy is Strategy.LAST_WRITE else None
+    return Resolution.KEEP_LOCAL if may_keep else None
+
+
+# What a site's word overwrites, and where it leads, only if a person at central says so.
+_PROTECTED = frozenset({NodeState.DEPROVISIONING, NodeState.RETIRED, NodeState.MIGRATING})
+_PERSONS_ONLY = frozenset({NodeState.PENDING, NodeState.REPROVISION, NodeState.DEPROVISIONING, NodeState.RETIRED})
+
+
+def policy_may_keep(central: Stage, edge: Edge) -> bool:
+    """The safety rules that no strategy breaks, whatever the site's policy says (PROTOCOL 5).
+
+    A late report of one attempt closes no other.
+    """
+    if central.state in _PROTECTED or edge.target.state in _PERSONS_ONLY:
+        return False
+    both_installing = central.state is edge.origin.state is NodeState.INSTALLING
+    return not both_installing or central.attempt == edge.origin.attempt
 
 
 def replay(central: Stage, chain: list[Edge]) -> list[tuple[Edge, bool]]:
@@ -112,6 +158,16 @@ def replay(central: Stage, chain: list[Edge]) -> list[tuple[Edge, bool]]:
         steps.append((edge, not is_legal(edge)))
         here = edge.target
     return steps
+
+
+def legal_prefix(central: Stage, chain: list[Edge]) -> int:
+    """`merge`: how many of the site's edges, from the first on, take effect on central's stage without force."""
+    here = central
+    for count, link in enumerate(chain):
+        if link.target != here and not is_legal(Edge(here, link.target, link.by)):
+            return count
+        here = link.target
+    return len(chain)
 
 
 def may_keep_local(central: Stage) -> bool:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from pureboot.core.changes import Change, NodeEvent, Registration, StateUpdate
+from pureboot.core.changes import Change, NodeEvent, Registration, Settlement, StateUpdate
 from pureboot.core.errors import Invalid, PureBootError
 from pureboot.core.ipxe import MAX_WORDS, acting_word
 from pureboot.core.lifecycle import TRANSITIONS, Autonomy, By, Edge, NodeState, Stage
@@ -179,7 +179,8 @@ class AgentStatus(StrEnum):
 
 
 class ConflictDocument(Lenient):
-    """`local_chain` holds the ids of the site's items that wait for or shared this conflict's resolution, in order."""
+    """`local_chain` holds the ids of the site's items that wait for or shared this conflict's resolution, in order.
+    `local_attempt`: None where the chain brought no edge, or central is older than this field."""
 
     id: str
     node_id: str
@@ -187,6 +188,7 @@ class ConflictDocument(Lenient):
     conflict_type: str
     base_state: str | None
     local_state: str
+    local_attempt: int | None = None
     central_state: str
     local_chain: list[str]
     local_updated_at: datetime
@@ -197,6 +199,7 @@ class ConflictDocument(Lenient):
     resolution: Resolution | None
     resolved_by: str | None
     resolved_at: datetime | None
+    comment: str = ""
 
 
 # Push
@@ -368,6 +371,13 @@ class NodeEventBody(Strict):
     attempt: int = Field(default=0, ge=0, le=1000)
 
 
+class SettlementBody(Strict):
+    conflict_id: str = Field(min_length=1, max_length=64)
+    resolution: Resolution
+    comment: str = Field(default="", max_length=MESSAGE_LENGTH)
+    person: str = Field(default="", max_length=200)
+
+
 class DiscardBody(Strict):
     """A person gave the item up; central keeps that it was."""
 
@@ -398,6 +408,10 @@ def to_change(item: PushItem) -> Change:
                 event = NodeEventBody.model_validate(item.body)
                 name, message = printable(event.event, 100), printable(event.message, MESSAGE_LENGTH)
                 return NodeEvent(item.lane, name, message, event.metadata, event.attempt)
+            case "settlement":
+                settlement = SettlementBody.model_validate(item.body)
+                comment, person = printable(settlement.comment, MESSAGE_LENGTH), printable(settlement.person, 200)
+                return Settlement(item.lane, settlement.conflict_id, settlement.resolution, comment, person)
             case "discard":
                 discard = DiscardBody.model_validate(item.body)
                 about = discard.model_dump(exclude={"reason"})
@@ -430,6 +444,9 @@ def to_body(change: Change) -> tuple[str, dict[str, Any]]:
         case NodeEvent(_, event, message, metadata, attempt):
             happened = NodeEventBody(event=event, message=message, metadata=metadata, attempt=attempt)
             return "event", happened.model_dump(mode="json")
+        case Settlement(_, conflict_id, resolution, comment, person):
+            settled = SettlementBody(conflict_id=conflict_id, resolution=resolution, comment=comment, person=person)
+            return "settlement", settled.model_dump(mode="json")
 
 
 def explain(error: ValidationError) -> PureBootError:

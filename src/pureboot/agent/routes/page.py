@@ -14,10 +14,12 @@ from pureboot.agent.live import Live
 from pureboot.agent.people import People
 from pureboot.agent.queue import SyncQueue
 from pureboot.agent.readiness import Readiness
+from pureboot.agent.routes.bodies import read_body
+from pureboot.agent.routes.decisions import DecisionDesk, ResolveRequest
 from pureboot.agent.routes.queue import said
 from pureboot.agent.routes.status import Status
 from pureboot.agent.ui.page import HEADERS, ROWS, View, render
-from pureboot.core.errors import PureBootError
+from pureboot.core.errors import Clash, PureBootError
 from pureboot.wire.errors import status_of
 
 _UI = Path(__file__).parent.parent / "ui"
@@ -26,6 +28,8 @@ _FILES = {"page.css": "text/css", "page.js": "text/javascript"}
 DONE = {
     "requeued": "The item goes out again.",
     "discarded": "The item is given up; central will be told.",
+    "settled": "The conflict is settled.",
+    "decided": "It is decided here, and counts once central confirms it.",
 }
 
 
@@ -37,13 +41,14 @@ class Page:
         *,
         queue: SyncQueue,
         detector: ConflictDetector,
+        desk: DecisionDesk,
         readiness: Readiness,
         boots: BootLog,
         missing: Callable[[], Sequence[str]],
         live: Live,
     ) -> None:
         self._people, self._status = people, status
-        self._queue, self._detector, self._readiness = queue, detector, readiness
+        self._queue, self._detector, self._readiness, self._desk = queue, detector, readiness, desk
         self._boots, self._missing, self._live = boots, missing, live
         self._files = {name: (_UI / name).read_bytes() for name in _FILES}
 
@@ -53,6 +58,7 @@ class Page:
             Route("/events", self.events, methods=["GET"]),
             Route("/queue/{id}/requeue", self.requeue, methods=["POST"]),
             Route("/queue/{id}/discard", self.discard, methods=["POST"]),
+            Route("/conflicts/{id}/resolve", self.resolve, methods=["POST"]),
             *(Route(f"/{name}", self.file, methods=["GET"]) for name in _FILES),
         ]
 
@@ -84,6 +90,16 @@ class Page:
         except PureBootError as error:
             return await self._page(error=error)
         return _back("discarded")
+
+    async def resolve(self, request: Request) -> Response:
+        self._people.admit(request)
+        try:
+            written = await self._desk.settle(request.path_params["id"], await read_body(request, ResolveRequest))
+        except PureBootError as error:
+            return await self._page(error=error)
+        if written is not None and written.status == "rejected":
+            return await self._page(error=Clash(f"Central refused it: {written.body.get('reason')}", code="rejected"))
+        return _back("decided" if written is not None and written.status == "queued" else "settled")
 
     async def file(self, request: Request) -> Response:
         """Of the page; there is nothing of the site in it."""

@@ -7,11 +7,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from pureboot.agent.conflicts import SOMEBODY
 from pureboot.agent.people import People
 from pureboot.agent.queue import SyncQueue
 from pureboot.agent.routes.bodies import read_body, read_limit
-
-SOMEBODY = "somebody at the site"
 
 
 class DiscardRequest(BaseModel):

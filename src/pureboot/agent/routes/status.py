@@ -19,6 +19,7 @@ from pureboot.agent.readiness import Readiness
 from pureboot.agent.session import Session
 from pureboot.agent.site import SiteState
 from pureboot.agent.sync import CacheSyncService
+from pureboot.core.lifecycle import site_may_settle
 
 
 class Status:
@@ -70,6 +71,7 @@ class Status:
         about = {
             "site": document.model_dump(mode="json") if document else None,
             "nodes": self._nodes.count(),
+            "may_settle": site_may_settle(self._site.autonomy),
             "cursor": self._site.position.cursor,
             "generation": self._site.position.generation,
         }

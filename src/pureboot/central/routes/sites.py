@@ -1,17 +1,16 @@
-"""Sites, their agents' tokens and their conflicts. A site is named by its id or its name."""
+"""Sites and their agents' tokens. A site is named by its id or its name."""
 
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Response
 
-from pureboot.central import accounts, commands, conflicts, heartbeats, node_list, outages, sites
+from pureboot.central import accounts, commands, heartbeats, node_list, outages, sites
 from pureboot.central.accounts import Person
 from pureboot.central.bodies import (
     CommandRequested,
     GiveUpBody,
     NodeFilter,
     Outage,
-    ResolveBody,
     SiteHealth,
     SitePatch,
     SiteQueue,
@@ -20,7 +19,7 @@ from pureboot.central.bodies import (
 )
 from pureboot.central.edge import AsAdmin, AsOperator, AsViewer, Central, Cursor, GuardedRoute, Limit, Services
 from pureboot.central.sites import SiteFilter
-from pureboot.wire.messages import AgentStatus, ConflictDocument, ListPage, NodeDocument, SiteFields
+from pureboot.wire.messages import AgentStatus, ListPage, NodeDocument, SiteFields
 
 routes = APIRouter(route_class=GuardedRoute, tags=["sites"])
 
@@ -135,29 +134,3 @@ async def site_outages(
 async def _ask(central: Services, ref: str, command: commands.Name, person: Person, **about: str) -> CommandRequested:
     asked = await commands.send(central.db, ref, command, central.clock.now(), person=person.name, **about)
     return CommandRequested(id=asked.id)
-
-
-@routes.get("/sites/{site}/conflicts")
-async def site_conflicts(
-    central: Central,
-    _: AsViewer,
-    site: str,
-    status: Literal["pending", "resolved", "all"] = "pending",
-    limit: Limit = 100,
-    cursor: Cursor = None,
-) -> ListPage[ConflictDocument]:
-    return await central.db.read(
-        lambda conn: conflicts.page(conn, sites.find(conn, site).id, status, cursor, limit),
-    )
-
-
-@routes.post("/sites/{site}/conflicts/{conflict}/resolve")
-async def resolve_conflict(
-    central: Central, admin: AsOperator, site: str, conflict: str, body: ResolveBody
-) -> ConflictDocument:
-    now = central.clock.now()
-    return await central.db.write(
-        lambda conn: conflicts.resolve(
-            conn, sites.find(conn, site).id, conflict, body.resolution, admin.name, body.comment, now
-        )
-    )

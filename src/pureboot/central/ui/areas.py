@@ -7,7 +7,19 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 
 from pureboot.central.edge import AsViewer
-from pureboot.central.ui import alerts, content, live, nodes, people, sign_in, site, sites, static_files, workflows
+from pureboot.central.ui import (
+    alerts,
+    conflicts,
+    content,
+    live,
+    nodes,
+    people,
+    sign_in,
+    site,
+    sites,
+    static_files,
+    workflows,
+)
 from pureboot.central.ui.page_route import PageRoute
 from pureboot.central.ui.view import Area, Ui
 from pureboot.core.errors import NotFound
@@ -30,6 +42,7 @@ async def missing(_: AsViewer) -> Response:
 AREAS = (
     Area("Sites", "/sites"),
     Area("Nodes", "/nodes"),
+    Area("Conflicts", "/conflicts"),
     Area("Workflows", "/workflows"),
     Area("Content", "/content"),
     Area("Alerts", "/alerts", badge=True),
@@ -44,6 +57,7 @@ ROUTES = (
     sites.routes,
     site.routes,
     nodes.routes,
+    conflicts.routes,
     workflows.routes,
     content.routes,
     alerts.routes,

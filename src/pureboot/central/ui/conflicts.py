@@ -1,0 +1,127 @@
+"""Conflicts: which there are, one with both sides beside each other, and what is decided."""
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+from sqlalchemy import Connection
+
+from pureboot.central import conflict_views, settlement, sites
+from pureboot.central.conflict_bodies import MOST_AT_ONCE, ConflictView, ResolveBody, ResolveMany, UndoBody
+from pureboot.central.conflict_views import Which
+from pureboot.central.edge import AsOperator, AsViewer, Central, Cursor, Services
+from pureboot.central.settlement import Seen, Verdict
+from pureboot.central.ui.form import Form
+from pureboot.central.ui.page_route import PageRoute
+from pureboot.central.ui.render import query
+from pureboot.central.ui.view import Ui, View
+from pureboot.central.ui.visit import PostedForm
+from pureboot.core.errors import Invalid, PureBootError
+from pureboot.core.reconcile import ConflictType
+
+routes = APIRouter(route_class=PageRoute, include_in_schema=False)
+
+ROWS = 50
+# Sites to choose from.
+CHOICES = 1000
+
+FILTERS = ("q", "site", "type")
+
+
+@routes.get("/conflicts")
+async def conflict_list(
+    central: Central,
+    view: Ui,
+    _: AsViewer,
+    q: str = "",
+    site: str = "",
+    type: ConflictType | None = None,
+    status: Which = "pending",
+    cursor: Cursor = None,
+) -> Response:
+    wanted = {"q": q[:200], "site": site, "type": type.value if type else ""}
+
+    def look(conn: Connection) -> dict[str, object]:
+        chosen = {"site": site or None, "type": type, "q": q[:200]}
+        return {
+            "found": conflict_views.page(conn, status, cursor, ROWS, **chosen),  # type: ignore[arg-type]
+            "total": conflict_views.count(conn, status, **chosen),  # type: ignore[arg-type]
+            "names": sites.names(conn, CHOICES),
+        }
+
+    found = await central.db.read(look)
+    return view.page(
+        "conflicts/list.html", **found, wanted=wanted, status=status, types=list(ConflictType), cursor=cursor
+    )
+
+
+@routes.post("/conflicts/bulk")
+async def settle_many(central: Central, view: Ui, person: AsOperator, form: PostedForm) -> Response:
+    """First what it would do; then, confirmed, what it did."""
+    preview = not form.has("confirmed")
+    try:
+        body = _many(form, preview=preview)
+        touch = central.db.read if preview else central.db.write
+        outcome = await touch(lambda conn: conflict_views.resolve_many(conn, body, person.name, view.now))
+    except PureBootError as error:
+        return view.page("error.html", error=error)
+    if not preview and not outcome.refused:
+        return view.go(_back(form), f"{outcome.resolved} conflicts are settled: {body.resolution}.")
+    return view.page("conflicts/bulk.html", outcome=outcome, form=form, back=_back(form))
+
+
+def _many(form: Form, *, preview: bool) -> ResolveMany:
+    chosen: dict[str, object] = {name: form.get(name) for name in FILTERS if form.get(name)}
+    if form.get("scope") != "all":
+        if not form.all("id"):
+            raise Invalid("No conflict is ticked.", hint="Tick some in the list, or choose all that the filter finds.")
+        chosen = {"ids": form.all("id")[:MOST_AT_ONCE]}
+    # The comment's length is bounded by the field; what is longer came from no page of ours.
+    said = {"resolution": form.get("resolution"), "comment": form.get("comment")[:2000]}
+    return ResolveMany.model_validate(chosen | said | {"preview": preview})
+
+
+def _back(form: Form) -> str:
+    return f"/conflicts{query(**{name: form.get(name) for name in FILTERS})}"
+
+
+@routes.get("/conflicts/{conflict}")
+async def conflict_page(central: Central, view: Ui, _: AsViewer, conflict: str) -> Response:
+    return await _one(central, view, conflict)
+
+
+@routes.post("/conflicts/{conflict}")
+async def resolve(central: Central, view: Ui, person: AsOperator, conflict: str, form: PostedForm) -> Response:
+    """A decision on what has moved on is refused: the page shows what is now, and keeps what was typed."""
+    try:
+        body = form.body(ResolveBody, none=("version", "state_rev"))
+        found = await _look(central, view, conflict)
+        verdict = Verdict(body.resolution, person.name, body.comment, view.now)
+        seen = Seen(body.version, body.state_rev)
+        await central.db.write(lambda conn: settlement.resolve(conn, found.site_id, conflict, verdict, seen))
+    except PureBootError as error:
+        return await _one(central, view, conflict, error=error, form=form)
+    return view.go(f"/conflicts/{conflict}", f"Settled: {body.resolution}. The site learns of it now.")
+
+
+@routes.post("/conflicts/{conflict}/undo")
+async def undo(central: Central, view: Ui, person: AsOperator, conflict: str, form: PostedForm) -> Response:
+    try:
+        body = form.body(UndoBody, none=("version", "state_rev"))
+        found = await _look(central, view, conflict)
+        seen = Seen(body.version, body.state_rev)
+        await central.db.write(
+            lambda conn: settlement.undo(conn, found.site_id, conflict, person.name, body.comment, view.now, seen)
+        )
+    except PureBootError as error:
+        return await _one(central, view, conflict, error=error, form=form)
+    return view.go(f"/conflicts/{conflict}", "The decision is taken back; the conflict is open again.")
+
+
+async def _look(central: Services, view: View, id: str) -> ConflictView:
+    return await central.db.read(lambda conn: conflict_views.view(conn, id, view.now))
+
+
+async def _one(
+    central: Services, view: View, id: str, *, error: PureBootError | None = None, form: Form | None = None
+) -> Response:
+    found = await _look(central, view, id)
+    return view.page("conflicts/conflict.html", conflict=found, error=error, form=form or Form())
