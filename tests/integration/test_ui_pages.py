@@ -9,10 +9,12 @@ import pytest
 
 from tests.support.browser import Visitor, signed_in
 from tests.support.central import RunningCentral, SetClock
-from tests.support.seed import content, mac, node_id, outage_of, seed, workflow_id
+from tests.support.seed import content, mac, node_id, outage_of, seed, site_id, workflow_id
 
 PAGES = (
     "/sites",
+    f"/sites/{site_id(5)}",
+    "/alerts",
     "/nodes",
     f"/nodes/{node_id(5)}",
     "/workflows",
