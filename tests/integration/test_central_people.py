@@ -1,14 +1,10 @@
 """People, their roles, and what each role may do: one rule for the API and the pages."""
 
-from datetime import UTC, datetime
 from typing import Any
 
 import httpx2
 import pytest
-from sqlalchemy import insert
 
-from pureboot.central import tables as t
-from pureboot.central.accounts import digest
 from tests.integration.test_central_edge import FOR_AGENTS, OPEN, address, routes
 from tests.support.browser import PASSWORD, add_person, browser
 from tests.support.central import RunningCentral
@@ -51,10 +47,9 @@ OPERATORS = {
 }
 
 
-def token_of(central: RunningCentral, role: str) -> httpx2.AsyncClient:
-    row = {"token_hash": digest(f"a {role}"), "name": role, "role": role, "created_at": datetime.now(UTC)}
-    central.db.write_now(lambda conn: conn.execute(insert(t.admin_credential), row))
-    return central.client(f"a {role}")
+async def token_of(central: RunningCentral, role: str) -> httpx2.AsyncClient:
+    made = await central.ask("POST", "/tokens", 201, json={"name": f"a {role}", "role": role})
+    return central.client(made["token"])
 
 
 async def code(central: RunningCentral, method: str, path: str, status: int, **arguments: Any) -> str:
@@ -63,7 +58,7 @@ async def code(central: RunningCentral, method: str, path: str, status: int, **a
 
 @pytest.mark.parametrize(("role", "allowed"), [("operator", VIEWERS | OPERATORS), ("viewer", VIEWERS)])
 async def test_a_role_may_what_it_may_and_nothing_else(central: RunningCentral, role: str, allowed: set[Any]) -> None:
-    client = token_of(central, role)
+    client = await token_of(central, role)
     assert routes(central) >= VIEWERS | OPERATORS
     for method, path in sorted(routes(central) - OPEN - FOR_AGENTS):
         answer = await client.request(method, address(path))
@@ -76,7 +71,7 @@ async def test_force_is_for_administrators(central: RunningCentral) -> None:
     node = await central.ask("POST", "/nodes", 201, json={"mac_address": "525400aabb01", "home_site_id": "attic"})
     body = {"state": "active", "force": True, "comment": "it is"}
     path = f"/api/v1/nodes/{node['id']}/state"
-    assert (await token_of(central, "operator").patch(path, json=body)).json()["error"]["code"] == "role_needed"
+    assert (await (await token_of(central, "operator")).patch(path, json=body)).json()["error"]["code"] == "role_needed"
     assert (await central.ask("PATCH", f"/nodes/{node['id']}/state", json=body))["state"] == "active"
 
 
@@ -125,6 +120,20 @@ async def test_no_password_and_no_cookie_lies_in_the_database(central: RunningCe
 async def test_what_is_asked_by_a_token_names_it_as_the_actor(central: RunningCentral) -> None:
     await central.new_site("attic")
     node = await central.ask("POST", "/nodes", 201, json={"mac_address": "525400aabb01", "home_site_id": "attic"})
-    client = token_of(central, "operator")
+    client = await token_of(central, "operator")
     await client.patch(f"/api/v1/nodes/{node['id']}/state", json={"state": "pending"})
-    assert [step["actor"] for step in await central.history("525400aabb01")] == ["operator"]
+    assert [step["actor"] for step in await central.history("525400aabb01")] == ["a operator"]
+
+
+async def test_a_token_is_shown_once_and_revoked(central: RunningCentral) -> None:
+    made = await central.ask("POST", "/tokens", 201, json={"name": "ci", "role": "viewer"})
+    assert [each["name"] for each in (await central.ask("GET", "/tokens"))["items"]] == ["admin", "ci"]
+    assert made["token"] not in " ".join(central.everything_stored())
+    assert await code(central, "POST", "/tokens", 409, json={"name": "ci", "role": "admin"}) == "name_taken"
+    client = central.client(made["token"])
+    assert (await client.get("/api/v1/sites")).status_code == 200
+    await central.ask("DELETE", "/tokens/ci", 204)
+    assert (await client.get("/api/v1/sites")).status_code == 401
+    assert await code(central, "DELETE", "/tokens/ci", 404) == "unknown_token"
+    assert await code(central, "DELETE", "/tokens/admin", 409) == "last_admin"
+    await central.ask("GET", "/tokens")

@@ -314,3 +314,18 @@ async def _forget(central: RunningCentral, clock: SetClock) -> None:
 
 def _text(when: Any) -> str:
     return str(when.strftime("%Y-%m-%dT%H:%M:%SZ"))
+
+
+async def test_a_record_stands_at_no_time_and_is_in_the_sites_notices(
+    central: RunningCentral, agent: SpeakingAgent
+) -> None:
+    body = {"item_id": "i1", "item_type": "event", "lane": "nobody", "reason": "swapped", "person": "ada"}
+    pushed = await agent.push(agent.item("discard", "nobody", body))
+    assert pushed.results[0].outcome == "applied"
+    assert await alerts(central) == []
+    [record] = (await central.ask("GET", "/sites/attic/health"))["notices"]
+    assert (record["kind"], record["detail"]["reason"], record["ended_at"]) == (
+        "sync_discarded",
+        "swapped",
+        record["first_at"],
+    )

@@ -9,10 +9,12 @@ import pytest
 
 from tests.support.browser import Visitor, signed_in
 from tests.support.central import RunningCentral, SetClock
-from tests.support.seed import content, mac, node_id, outage_of, seed, workflow_id
+from tests.support.seed import content, mac, node_id, outage_of, seed, site_id, workflow_id
 
 PAGES = (
     "/sites",
+    f"/sites/{site_id(5)}",
+    "/alerts",
     "/nodes",
     f"/nodes/{node_id(5)}",
     "/workflows",
@@ -286,9 +288,10 @@ async def hostile(central: RunningCentral) -> dict[str, str]:
         agent.registration("n1", "52:54:00:aa:bb:01", facts=facts),
         agent.event("n1", HOSTILE[:100]),
     )
-    node = (await central.ask("GET", "/nodes"))["items"][0]["id"]
+    node = (await central.node("52:54:00:aa:bb:01"))["id"]
+    values = {"text": HOSTILE, "workflow": workflow["id"], "node": node}
     central.sql(
-        "UPDATE node SET hostname = :text, group_id = :text, workflow_id = :id", text=HOSTILE, id=workflow["id"]
+        "UPDATE node SET hostname = :text, group_id = :text, workflow_id = :workflow WHERE id = :node", **values
     )
     body = {"event": HOSTILE[:100], "message": HOSTILE, "metadata": {HOSTILE: HOSTILE}}
     await central.ask("POST", f"/nodes/{node}/event", json=body)
@@ -307,3 +310,12 @@ async def test_hostile_text_is_inert_on_every_page(central: RunningCentral) -> N
         assert not re.search(r"<script|<img", main), path
         assert not re.search("[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069]", page), path
         assert "49" not in re.sub(r"\d{3,}|[0-9a-f-]{30,}|:\d\d", "", text_of(page)), path
+
+
+async def test_a_mistyped_address_is_a_page_for_people_and_json_for_programs(central: RunningCentral) -> None:
+    visitor = await signed_in(central, "viewer")
+    answer = await visitor.get("/nonsense", headers={"Accept": "text/html"}, follow_redirects=True)
+    assert (answer.status_code, "There is no page at this address" in answer.text) == (404, True)
+    for path, accept in (("/nonsense", "*/*"), ("/api/v1/nonsense", "text/html")):
+        answer = await visitor.get(path, headers={"Accept": accept})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")

@@ -343,3 +343,52 @@ class TestWhatGoesWrong:
     )
     def test_usage(self, arguments):
         pureboot(*arguments, code=2)
+
+
+def test_a_persons_password_is_read_and_not_shown(central):
+    central.says("POST", "/api/v1/people", {"name": "kim", "role": "operator"}, status=201)
+    result = CliRunner().invoke(app, ["person", "add", "kim", "--role", "operator"], input="long enough\n")
+    assert (result.exit_code, result.output) == (0, "kim can sign in, as operator.\n")
+    assert central.last.json == {"name": "kim", "role": "operator", "password": "long enough"}
+    assert CliRunner().invoke(app, ["person", "add", "kim"], input="").exit_code == 1
+
+
+def test_a_person_is_changed_and_removed(central):
+    central.says("PATCH", "/api/v1/people/kim", {"name": "kim", "role": "viewer"})
+    pureboot("person", "set", "kim", "--role", "viewer", "--disable")
+    assert central.last.json == {"role": "viewer", "disabled": True}
+    central.says("DELETE", "/api/v1/people/kim", status=204)
+    assert pureboot("person", "remove", "kim") == "kim is removed.\n"
+
+
+def test_a_token_of_a_role_is_made(central):
+    central.says("POST", "/api/v1/tokens", {"name": "ci", "role": "viewer", "token": "s3cret"}, status=201)
+    assert pureboot("token", "create", "ci", "--role", "viewer") == "s3cret\n"
+
+
+def test_a_workflow_is_assigned_to_many(central):
+    done = {"preview": False, "matched": 3, "changed": 2, "unchanged": 1, "refused": []}
+    central.says("POST", "/api/v1/nodes/assign", done)
+    assert pureboot("node", "assign", "linux", "--site", "lab") == "2 changed, 1 are like that already.\n"
+    assert central.last.json == {"filter": {"site": "lab"}, "preview": False, "workflow_id": "linux"}
+    pureboot("node", "assign", "none", MAC)
+    assert central.last.json == {"ids": ["n1"], "preview": False, "workflow_id": None}
+    pureboot("node", "assign", "linux", code=1)
+
+
+def test_a_refusal_among_many_is_told_and_fails(central):
+    refused = [{"node_id": "n1", "mac_address": MAC, "code": "illegal_edge", "message": "It cannot."}]
+    done = {"preview": False, "matched": 1, "changed": 0, "unchanged": 0, "refused": refused}
+    central.says("POST", "/api/v1/nodes/move", done)
+    assert f"{MAC}: It cannot." in pureboot("node", "move", "pending", MAC, code=1)
+
+
+def test_a_time_line_says_when_central_knew(central):
+    row = {"occurred_at": "2026-01-28T10:00:00Z", "recorded_at": "2026-01-28T12:00:00Z", "actor": "", "message": ""}
+    event = row | {"kind": "event", "event": "install_complete"}
+    step = row | {"kind": "step", "from_state": "installing", "to_state": "installed", "forced": False}
+    central.says("GET", "/api/v1/nodes/n1/timeline", page(step, event))
+    lines = pureboot("node", "timeline", MAC).splitlines()
+    assert "2026-01-28 12:00:00Z" in lines[1]
+    assert "installing -> installed" in lines[1]
+    assert "install_complete" in lines[2]

@@ -23,7 +23,8 @@ _Entry = tuple[int, float, str, CachedNode | None, Decision, Link]
 
 
 class Boot(BaseModel):
-    """`seq` rises with each boot, also from one life of the agent to the next. `state` is that before the boot."""
+    """`seq` rises with each boot, also from one life of the agent to the next. `state` is that in which the boot leaves
+    the node."""
 
     seq: int
     at: datetime

@@ -119,7 +119,7 @@ CREATE INDEX sync_queue_settlements ON sync_queue (lane) WHERE item_type = 'sett
 """
 
 # What central asked for and became of it, by central's id of it: done once, however often it is asked for again.
-COMMANDS = """
+SEVENTH = """
 CREATE TABLE command (
     id TEXT PRIMARY KEY, outcome TEXT NOT NULL, message TEXT NOT NULL, done_at TEXT NOT NULL,
     told INTEGER NOT NULL DEFAULT 0
@@ -127,4 +127,4 @@ CREATE TABLE command (
 CREATE INDEX command_untold ON command (id) WHERE told = 0;
 """
 
-MIGRATIONS = [FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, COMMANDS]
+MIGRATIONS = [FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH]

@@ -1,8 +1,9 @@
 """What an operator should know of a site.
 
-Of two sorts. What *stands* is a fact that lasts, like a silent agent: `reconcile` opens it, keeps it true and ends it
-when the fact has. What *happened* is told as it happens, and stands until somebody has acknowledged it or a day has
-passed. Either way one thing is one row, however often it is said; once it has ended, the next is a new row.
+Of three sorts. What *lasts* is a fact, like a silent agent: `reconcile` opens it, keeps it true and ends it when the
+fact has. What *happened* is told as it happens, and stands until somebody has acknowledged it or a day has passed. A
+*record* stands at no time: nobody has to do anything. One thing is one row, however often it is said; once it has
+ended, the next is a new row.
 """
 
 from collections.abc import Mapping
@@ -28,6 +29,8 @@ HAPPENED: dict[AlertKind, tuple[Severity, str]] = {
     "fenced": ("critical", "A second copy of this site's agent tried to write and was fenced off. Stop one of them."),
     "sync_discarded": ("info", "Somebody gave up a report of a machine that central does not know."),
 }
+
+RECORDS: tuple[AlertKind, ...] = ("sync_discarded",)
 
 # How long what happened stands, unless somebody acknowledges it.
 STANDS = timedelta(days=1)
@@ -59,9 +62,10 @@ def happened(
     transaction at a time."""
     severity, message = HAPPENED[kind]
     key, fact = Key(site_id, kind, subject), Fact(severity, message)
-    standing = conn.execute(locked(_standing().where(*_is(key)))).first()
+    known = select(t.alert) if kind in RECORDS else _standing()
+    standing = conn.execute(locked(known.where(*_is(key)))).first()
     if standing is None:
-        _begin(conn, key, fact, detail, now)
+        _begin(conn, key, fact, detail, now, ended_at=now if kind in RECORDS else None)
         return
     values = {"times": standing.times + 1, "last_at": now, "detail": detail}
     conn.execute(update(t.alert).where(t.alert.c.id == standing.id).values(**values, **_UNSEEN))
@@ -154,7 +158,14 @@ def _key(row: Row[Any]) -> Key:
     return Key(row.site_id, row.kind, row.subject)
 
 
-def _begin(conn: Connection, key: Key, fact: Fact, detail: Mapping[str, object], now: datetime) -> None:
+def _begin(
+    conn: Connection,
+    key: Key,
+    fact: Fact,
+    detail: Mapping[str, object],
+    now: datetime,
+    ended_at: datetime | None = None,
+) -> None:
     row = {
         "id": new_id(),
         "site_id": key.site_id,
@@ -166,6 +177,7 @@ def _begin(conn: Connection, key: Key, fact: Fact, detail: Mapping[str, object],
         "detail": dict(detail),
         "first_at": now,
         "last_at": now,
+        "ended_at": ended_at,
     }
     conn.execute(insert(t.alert), row)
 

@@ -5,7 +5,19 @@ from fastapi.security import HTTPBearer
 
 import pureboot
 from pureboot.central.edge import GuardedRoute, Services, answer_errors
-from pureboot.central.routes import agents, alerts, conflicts, content, nodes, people, sites, status, sync, workflows
+from pureboot.central.routes import (
+    agents,
+    alerts,
+    conflicts,
+    content,
+    nodes,
+    people,
+    sites,
+    status,
+    sync,
+    tokens,
+    workflows,
+)
 from pureboot.central.ui.areas import AREAS, OPEN_ROUTES, ROUTES
 from pureboot.central.ui.page_route import PageRoute
 
@@ -21,7 +33,7 @@ def create_app(services: Services) -> FastAPI:
     # For the description only; GuardedRoute is what asks.
     token = Depends(HTTPBearer(auto_error=False))
     app.include_router(status.routes, dependencies=[token])
-    for part in (sites, conflicts, nodes, workflows, content, people, agents, sync, alerts):
+    for part in (sites, conflicts, nodes, workflows, content, people, tokens, agents, sync, alerts):
         app.include_router(_guarded(part.routes), prefix="/api/v1", dependencies=[token])
     app.state.areas = AREAS
     for routes in OPEN_ROUTES:

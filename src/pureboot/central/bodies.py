@@ -360,6 +360,21 @@ class PersonView(Lenient):
     updated_at: datetime
 
 
+class TokenCreate(Strict):
+    name: str = Field(min_length=1, max_length=200)
+    role: Role
+
+
+class TokenView(Lenient):
+    name: str
+    role: Role
+    created_at: datetime
+
+
+class NewToken(TokenView):
+    token: str
+
+
 class CommandRequested(Lenient):
     """The site's queue shows what becomes of it, by its id."""
 

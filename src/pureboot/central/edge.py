@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, RedirectResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -232,11 +232,13 @@ async def _invalid(_: Request, error: Exception) -> Response:
     return _said(Invalid(f"{where}: {first['msg']}.", hint=f"{count} field(s) to mend."))
 
 
-async def _http_error(_: Request, error: Exception) -> Response:
+async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     # FastAPI wraps what goes wrong while it reads a body.
     if isinstance(error.__cause__, PureBootError):
         return _said(error.__cause__)
+    if error.status_code == 404 and _is_a_person(request):
+        return RedirectResponse("/missing", 303)
     if error.status_code == 404:
         return _said(NotFound("There is nothing at this address.", hint="GET /openapi.json lists what there is."))
     if error.status_code == 405:
@@ -244,6 +246,12 @@ async def _http_error(_: Request, error: Exception) -> Response:
         said.headers.update(error.headers or {})
         return said
     return _said(PureBootError(str(error.detail), code="http_error"), error.status_code)
+
+
+def _is_a_person(request: Request) -> bool:
+    """Who typed an address into a browser gets a page."""
+    wanted = "text/html" in request.headers.get("accept", "")
+    return wanted and request.method == "GET" and not request.url.path.startswith("/api/")
 
 
 class Unexpected:

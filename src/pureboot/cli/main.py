@@ -6,7 +6,7 @@ import typer
 from typer.core import TyperGroup
 
 from pureboot import __version__
-from pureboot.cli import agent, alert, central, conflict, content, node, person, site, workflow
+from pureboot.cli import agent, alert, central, conflict, content, node, person, site, token, workflow
 from pureboot.cli.demo import command as demo
 from pureboot.core.errors import PureBootError, SettingsError
 
@@ -61,3 +61,4 @@ app.add_typer(content.app, name="content")
 app.add_typer(conflict.app, name="conflict")
 app.add_typer(alert.app, name="alert")
 app.add_typer(person.app, name="person")
+app.add_typer(token.app, name="token")

@@ -22,6 +22,7 @@ from pureboot.central.ui import (
 )
 from pureboot.central.ui.page_route import PageRoute
 from pureboot.central.ui.view import Area, Ui
+from pureboot.core.errors import NotFound
 from pureboot.core.roles import Role
 
 start = APIRouter(route_class=PageRoute, include_in_schema=False)
@@ -30,6 +31,12 @@ start = APIRouter(route_class=PageRoute, include_in_schema=False)
 @start.get("/")
 async def start_page(view: Ui, _: AsViewer) -> Response:
     return view.go("/sites")
+
+
+@start.get("/missing")
+async def missing(_: AsViewer) -> Response:
+    """Where an address that is none of ours leads a browser."""
+    raise NotFound("There is no page at this address.", hint="The links above lead to all there are.")
 
 
 AREAS = (

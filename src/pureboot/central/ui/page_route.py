@@ -71,6 +71,9 @@ def _nobody(request: Request, visit: Visit) -> Response:
     view = view_of(request)
     if request.method not in SAFE:
         return _held(request, visit, "sign-in.html", 401)
+    if request.headers.get("accept") == "text/event-stream":
+        # The one answer that a browser takes for the stream's end.
+        return Response(status_code=204)
     if is_live(request) or is_htmx(request):
         answer = view.page("parts/signed-out.html", 401)
         answer.headers.update({"hx-retarget": "#notices", "hx-reswap": "innerHTML", "hx-reselect": "unset"})

@@ -113,7 +113,7 @@ def _alert_of(row: sa.Row[Any]) -> dict[str, Any]:
         "id": str(uuid_utils.uuid7()),
         "severity": severity,
         "message": message,
-        "ended_at": None,
+        "ended_at": row.last_at if row.kind == "sync_discarded" else None,
         "acknowledged_by": None,
         "acknowledged_at": None,
     }
