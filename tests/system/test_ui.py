@@ -102,6 +102,7 @@ async def test_an_open_page_changes_by_itself(browser: Browser, central: Running
         await other.goto(path)
         await page.get_by_role("link", name="Workflows").focus()
         await other.get_by_label("Group").fill("half a")
+        await other.get_by_role("link", name="Sites").focus()
         await central.ask("PATCH", f"/nodes/{node_id(7)}", json={"hostname": "renamed", "tags": ["fresh"]})
         await expect(page.get_by_text("fresh")).to_be_visible(timeout=20_000)
         await expect(page.get_by_role("link", name="Workflows")).to_be_focused()

@@ -27,9 +27,14 @@
 
   // What a page fetches by itself says so, and waits while somebody is at work in that piece.
   const isLive = (detail) => (detail.triggeringEvent?.type || "").startsWith("live:");
+  const chosen = (select) => Math.max([...select.options].findIndex((option) => option.defaultSelected), 0);
+  const changed = (field) => field.matches("select") ? field.selectedIndex !== chosen(field)
+    : field.type === "checkbox" || field.type === "radio" ? field.checked !== field.defaultChecked
+    : field.type !== "hidden" && field.value !== field.defaultValue;
   const busy = (piece) =>
     piece.contains(document.activeElement) && document.activeElement.matches("input, select, textarea") ||
-    piece.querySelector("input[type=checkbox]:checked:not([data-idle])") !== null;
+    piece.querySelector("details[open]") !== null ||
+    [...piece.querySelectorAll("input, select, textarea")].some(changed);
   body.addEventListener("htmx:configRequest", ({ detail }) => { if (isLive(detail)) detail.headers["X-Live"] = "true"; });
   body.addEventListener("htmx:beforeRequest", (event) => {
     if (isLive(event.detail.requestConfig) && busy(event.detail.elt)) event.preventDefault();
