@@ -177,7 +177,9 @@ class Beat:
 
 def beats(conn: Connection, site_ids: Collection[str]) -> dict[str, Beat]:
     """By site, of those that have an agent."""
-    rows = conn.execute(select(t.agent).where(t.agent.c.site_id.in_(site_ids), t.agent.c.replaced_at.is_(None)))
+    agent = t.agent.c
+    query = select(agent.id, agent.site_id, agent.last_seen, agent.interval_seconds, agent.metrics)
+    rows = conn.execute(query.where(agent.site_id.in_(site_ids), agent.replaced_at.is_(None)))
     return {
         row.site_id: Beat(row.id, row.last_seen, timedelta(seconds=row.interval_seconds), row.metrics) for row in rows
     }
