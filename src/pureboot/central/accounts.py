@@ -142,8 +142,9 @@ class Beat:
 
 def beats(conn: Connection, site_ids: Collection[str]) -> dict[str, Beat]:
     """By site, of those that have an agent."""
-    columns = (t.agent.c[name] for name in ("id", "site_id", "last_seen", "interval_seconds", "metrics"))
-    rows = conn.execute(select(*columns).where(t.agent.c.site_id.in_(site_ids), t.agent.c.replaced_at.is_(None)))
+    agent = t.agent.c
+    query = select(agent.id, agent.site_id, agent.last_seen, agent.interval_seconds, agent.metrics)
+    rows = conn.execute(query.where(agent.site_id.in_(site_ids), agent.replaced_at.is_(None)))
     return {
         row.site_id: Beat(row.id, row.last_seen, timedelta(seconds=row.interval_seconds), row.metrics) for row in rows
     }

@@ -162,10 +162,10 @@ class _Line:
     conflicts: int
 
     def fits(self, wanted: SiteFilter) -> bool:
+        if wanted.status not in (None, self.status):
+            return False
         text = wanted.text.strip().casefold()
-        return (wanted.status in (None, self.status)) and (
-            text in self.name.casefold() or text in self.description.casefold()
-        )
+        return not text or text in self.name.casefold() or text in self.description.casefold()
 
     def place(self, order: str) -> tuple[int, str]:
         return (self.urgency if order == "problems" else 0), self.name
@@ -207,15 +207,8 @@ _LINES = select(
 def _lines(conn: Connection, now: datetime) -> list[_Line]:
     disputed = tally(conn, _PENDING)
     return [
-        _Line(
-            id=row.id,
-            name=row.name,
-            description=row.description,
-            status=status_after(row.last_seen, row.interval_seconds, now),
-            failed=row.failed or 0,
-            conflicts=disputed.get(row.id, 0),
-        )
-        for row in conn.execute(_LINES)
+        _Line(id, name, description, status_after(last_seen, interval, now), failed or 0, disputed.get(id, 0))
+        for id, name, description, last_seen, interval, failed in conn.execute(_LINES)
     ]
 
 
