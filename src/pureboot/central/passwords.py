@@ -1,6 +1,7 @@
 """Passwords: argon2id, off the event loop, and the same work for a name that nobody has."""
 
 import asyncio
+import secrets
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
@@ -28,7 +29,7 @@ class Passwords:
     def __init__(self) -> None:
         self._hasher = PasswordHasher()
         self._turn = asyncio.Semaphore(AT_ONCE)
-        self._nobodys = self._hasher.hash("the password of nobody")
+        self._nobodys = self._hasher.hash(secrets.token_urlsafe())
 
     async def hash(self, password: str) -> str:
         """Raises Invalid for one that is too short or too long."""
