@@ -60,7 +60,7 @@ async def test_a_change_is_told_by_its_topic_and_at_its_pace(central: RunningCen
 
 async def test_whoever_missed_something_is_told_at_once(news: News) -> None:
     with news.listen("kim", news.count - 1) as listener:
-        assert await listener.next(0) == {"nodes", "conflicts", "sites"}
+        assert await listener.next(0) == {"nodes", "conflicts", "sites", "alerts"}
     with news.listen("kim", news.count) as listener:
         assert await listener.next(0) == frozenset()
 

@@ -17,6 +17,8 @@ VIEWERS = {
         for path in (
             "/content",
             "/content/{category}/{path}",
+            "/alerts",
+            "/conflicts",
             "/nodes",
             "/nodes/{node}",
             "/nodes/{node}/events",
@@ -25,8 +27,11 @@ VIEWERS = {
             "/sites",
             "/sites/{site}",
             "/sites/{site}/conflicts",
+            "/sites/{site}/conflicts/{conflict}",
             "/sites/{site}/health",
             "/sites/{site}/nodes",
+            "/sites/{site}/outages",
+            "/sites/{site}/queue",
             "/workflows",
             "/workflows/{workflow}",
         )
@@ -42,7 +47,13 @@ OPERATORS = {
     ("PATCH", "/api/v1/nodes/{node}/state"),
     ("POST", "/api/v1/nodes/{node}/event"),
     ("POST", "/api/v1/report"),
+    ("POST", "/api/v1/alerts/{alert}/acknowledge"),
+    ("POST", "/api/v1/conflicts/resolve"),
+    ("POST", "/api/v1/sites/{site}/cache/{name}/invalidate"),
     ("POST", "/api/v1/sites/{site}/conflicts/{conflict}/resolve"),
+    ("POST", "/api/v1/sites/{site}/conflicts/{conflict}/undo"),
+    ("POST", "/api/v1/sites/{site}/queue/{item}/discard"),
+    ("POST", "/api/v1/sites/{site}/queue/{item}/requeue"),
     ("POST", "/api/v1/sites/{site}/sync"),
 }
 

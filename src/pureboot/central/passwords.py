@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+from functools import cache
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
@@ -25,11 +26,20 @@ def check(password: str) -> str:
     return password
 
 
+_HASHER = PasswordHasher()
+
+
+@cache
+def _nobodys() -> str:
+    """The hash of a password that nobody has, made once."""
+    return _HASHER.hash(secrets.token_urlsafe())
+
+
 class Passwords:
     def __init__(self) -> None:
-        self._hasher = PasswordHasher()
+        self._hasher = _HASHER
         self._turn = asyncio.Semaphore(AT_ONCE)
-        self._nobodys = self._hasher.hash(secrets.token_urlsafe())
+        self._nobodys = _nobodys()
 
     async def hash(self, password: str) -> str:
         """Raises Invalid for one that is too short or too long."""

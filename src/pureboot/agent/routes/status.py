@@ -108,8 +108,8 @@ class Status:
             *([self._session.problem] if self._session.problem else []),
             *filter(None, [self._queue.crowded(), self._site.clock_problem]),
             *self._notices(),
-            *([f"{metrics.failed_queue_items} queued items failed."] if metrics.failed_queue_items else []),
-            *([f"{metrics.conflicts_pending} conflicts wait to be settled."] if metrics.conflicts_pending else []),
+            *_counted(metrics.failed_queue_items, "queued item", "failed"),
+            *_counted(metrics.conflicts_pending, "conflict", "to be settled"),
         ]
         return {
             "product": "pureboot-agent",
@@ -125,3 +125,8 @@ class Status:
             "conflicts_pending": metrics.conflicts_pending,
             "services": metrics.services,
         }
+
+
+def _counted(number: int, what: str, how: str) -> list[str]:
+    """Nothing, where there are none."""
+    return [f"{number} {what}{'' if number == 1 else 's'} {how}."] if number else []
