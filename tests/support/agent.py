@@ -52,6 +52,8 @@ class RunningAgent:
 
     async def cut(self) -> None:
         self.wan.state = "down"
+        # An answer that had come through is heard before the outage is noticed.
+        await asyncio.sleep(0.05)
         assert not await self.agent.connectivity.check_connectivity()
         assert not self.agent.connectivity.is_online
 

@@ -9,8 +9,8 @@ State = Literal["up", "down", "hangs"]
 
 
 class Wan(httpx2.AsyncBaseTransport):
-    """`down`: connections are refused. `hangs`: requests are taken, and nothing ever comes back; what waits longest is
-    the client's own patience."""
+    """`down`: connections are refused, what central says to requests under way is lost. `hangs`: requests are taken,
+    and nothing ever comes back; what waits longest is the client's own patience."""
 
     def __init__(self, far_end: httpx2.AsyncBaseTransport, state: State = "up") -> None:
         self._far_end = far_end
@@ -24,4 +24,8 @@ class Wan(httpx2.AsyncBaseTransport):
         if self.state == "hangs":
             await asyncio.sleep(request.extensions["timeout"]["read"])
             raise httpx2.ReadTimeout("nothing came back", request=request)
-        return await self._far_end.handle_async_request(request)
+        answer = await self._far_end.handle_async_request(request)
+        if self.state == "down":
+            await answer.aclose()
+            raise httpx2.ReadError("the link broke before the answer came", request=request)
+        return answer
