@@ -25,6 +25,9 @@ async def test_the_list_shows_what_waits_and_finds_it(central: RunningCentral, a
     assert "Settle many" not in everything
     found = (await viewer.get("/conflicts?q=rack7&site=cellar&type=state_mismatch")).text
     assert ("rack7" in found, "52:54:00:aa:bb:01" in found) == (True, False)
+    # As the filter's own form sends it.
+    assert "2 conflicts" in (await viewer.get("/conflicts?q=&site=&type=&status=pending")).text
+    assert (await viewer.get("/conflicts?type=none")).status_code == 422
     assert "No conflict is like that" in (await viewer.get("/conflicts?q=nothing")).text
     assert (await viewer.get("/conflicts?status=none")).status_code == 422
 
@@ -103,6 +106,13 @@ async def test_many_are_settled_after_a_look(central: RunningCentral, agent: Spe
     assert "resolved already" in ticked.text
     none = await operator.post("/conflicts/bulk", page="/conflicts", resolution="keep_central")
     assert (none.status_code, "No conflict is ticked." in none.text) == (422, True)
+    for wrong in (
+        {"resolution": "all"},
+        {"resolution": "merge", "type": "none"},
+        {"resolution": "merge", "q": "x" * 201},
+    ):
+        answer = await operator.post("/conflicts/bulk", page="/conflicts", scope="all", **wrong)
+        assert answer.status_code == 422
 
 
 @pytest.mark.parametrize("path", ["", "/undo"])

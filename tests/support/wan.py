@@ -19,13 +19,17 @@ class Wan(httpx2.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         self.requests += 1
-        if self.state == "down":
+        if self._is_down():
             raise httpx2.ConnectError("the link is down", request=request)
         if self.state == "hangs":
             await asyncio.sleep(request.extensions["timeout"]["read"])
             raise httpx2.ReadTimeout("nothing came back", request=request)
         answer = await self._far_end.handle_async_request(request)
-        if self.state == "down":
+        if self._is_down():
             await answer.aclose()
             raise httpx2.ReadError("the link broke before the answer came", request=request)
         return answer
+
+    def _is_down(self) -> bool:
+        """By now: it is asked again after each wait."""
+        return self.state == "down"

@@ -31,7 +31,15 @@ class UndoBody(Strict):
     state_rev: int | None = None
 
 
-class ResolveMany(Strict):
+class ConflictFilter(Strict):
+    """Each narrows. `site` is an id or a name; `q`: part of a MAC address, a hostname or a state."""
+
+    site: str | None = None
+    type: ConflictType | None = None
+    q: str | None = Field(default=None, max_length=200)
+
+
+class ResolveMany(ConflictFilter):
     """The conflicts of `ids`, or, without them, all pending ones that the other fields choose. `preview`: only say what
     it would do."""
 
@@ -39,9 +47,6 @@ class ResolveMany(Strict):
     preview: bool = False
     comment: str = Field(default="", max_length=2000)
     ids: list[str] | None = Field(default=None, min_length=1, max_length=MOST_AT_ONCE)
-    site: str | None = None
-    type: ConflictType | None = None
-    q: str | None = Field(default=None, max_length=200)
 
 
 class ResolveOutcome(Lenient):

@@ -11,6 +11,7 @@ from pureboot.central.bodies import HistoryRow
 from pureboot.central.conflict_bodies import (
     MOST_AT_ONCE,
     ChainLink,
+    ConflictFilter,
     ConflictSummary,
     ConflictView,
     DecisionView,
@@ -21,14 +22,14 @@ from pureboot.central.conflict_bodies import (
     ResolveOutcome,
     StageView,
 )
-from pureboot.central.conflicts import Link, Status, StoredConflict
+from pureboot.central.conflicts import Decision, Link, Status, StoredConflict
 from pureboot.central.generation import SPAN
 from pureboot.central.node_rows import StoredNode
 from pureboot.central.settlement import Refused, Settled, Verdict
 from pureboot.central.sql import page_by
 from pureboot.core.errors import NotFound, PureBootError
 from pureboot.core.lifecycle import Stage
-from pureboot.core.reconcile import ABSENT, ConflictType, Resolution
+from pureboot.core.reconcile import ABSENT, Resolution
 from pureboot.wire.messages import ListPage
 
 Which = Status | Literal["all"]
@@ -41,103 +42,90 @@ _NODE = (t.node.c.hostname, t.node.c.state, t.node.c.attempt, t.node.c.state_rev
 _NODE_COLUMNS = tuple(column.label(f"node_{column.name}") for column in _NODE)
 
 
+_WITH_NODE = t.sync_conflict.join(t.node, t.node.c.id == t.sync_conflict.c.node_id)
+_WITH_BOTH = _WITH_NODE.join(t.site, t.site.c.id == t.sync_conflict.c.site_id)
+_SUMMARIES = select(t.sync_conflict, *_NODE_COLUMNS, t.site.c.name.label("site_name")).select_from(_WITH_BOTH)
+
+
 def page(
-    conn: Connection,
-    status: Which,
-    cursor: str | None,
-    limit: int,
-    *,
-    site: str | None = None,
-    type: ConflictType | None = None,
-    q: str | None = None,
+    conn: Connection, status: Which, cursor: str | None, limit: int, wanted: ConflictFilter
 ) -> ListPage[ConflictSummary]:
-    """Oldest first. `q`: part of a MAC address, a hostname or a state."""
-    query = _chosen(conn, _summaries(), status, site, type, q)
+    """Oldest first."""
+    query = _chosen(conn, _SUMMARIES, status, wanted)
     rows, more = page_by(conn, query, t.sync_conflict.c.id, cursor, limit)
-    items = [_summary(row) for row in rows]
+    items = [_summary(row, _conflict_of(row)) for row in rows]
     return ListPage(items=items, next_cursor=items[-1].id if more else None)
 
 
-def count(
-    conn: Connection, status: Which, *, site: str | None = None, type: ConflictType | None = None, q: str | None = None
-) -> int:
-    joined = t.sync_conflict.join(t.node, t.node.c.id == t.sync_conflict.c.node_id)
-    query = _chosen(conn, select(func.count()).select_from(joined), status, site, type, q)
+def count(conn: Connection, status: Which, wanted: ConflictFilter) -> int:
+    query = _chosen(conn, select(func.count()).select_from(_WITH_NODE), status, wanted)
     return int(conn.execute(query).scalar_one())
 
 
-def _summaries() -> Select[Any]:
-    joined = t.sync_conflict.join(t.node, t.node.c.id == t.sync_conflict.c.node_id)
-    joined = joined.join(t.site, t.site.c.id == t.sync_conflict.c.site_id)
-    return select(t.sync_conflict, *_NODE_COLUMNS, t.site.c.name.label("site_name")).select_from(joined)
-
-
-def _chosen(
-    conn: Connection, query: Select[Any], status: Which, site: str | None, type: ConflictType | None, q: str | None
-) -> Select[Any]:
+def _chosen(conn: Connection, query: Select[Any], status: Which, wanted: ConflictFilter) -> Select[Any]:
     rows = t.sync_conflict.c
-    if site is not None:
-        query = query.where(rows.site_id == sites.find(conn, site).id)
+    if wanted.site:
+        query = query.where(rows.site_id == sites.find(conn, wanted.site).id)
     if status != "all":
         query = query.where(rows.status == status)
-    if type is not None:
-        query = query.where(rows.type == type.value)
-    if q and (text := q.strip().lower()):
+    if wanted.type is not None:
+        query = query.where(rows.type == wanted.type.value)
+    if wanted.q and (text := wanted.q.strip().lower()):
         texts = (rows.node_mac, func.lower(t.node.c.hostname), rows.local_state, rows.central_state)
         query = query.where(or_(*(column.contains(text, autoescape=True) for column in texts)))
     return query
 
 
-def _summary(row: Row[Any]) -> ConflictSummary:
+def _conflict_of(row: Row[Any]) -> StoredConflict:
     values = row._asdict()
-    about = {name: values.pop(name) for name in (*(column.name for column in _NODE_COLUMNS), "site_name")}
-    conflict = conflicts.from_values(values)
+    return conflicts.from_values({column.name: values[column.name] for column in t.sync_conflict.c})
+
+
+def _summary(row: Row[Any], conflict: StoredConflict) -> ConflictSummary:
+    pending = conflict.status == "pending"
     fields = conflicts.document(conflict).model_dump()
-    if conflict.status == "pending":
-        gone = about["node_deleted_at"] is not None
-        fields["central_state"] = ABSENT if gone else about["node_state"]
+    if pending:
+        fields["central_state"] = ABSENT if row.node_deleted_at else row.node_state
     return ConflictSummary(
         **fields,
         site_id=conflict.site_id,
-        site_name=about["site_name"],
-        hostname=about["node_hostname"],
-        central_attempt=about["node_attempt"] if conflict.status == "pending" else None,
+        site_name=row.site_name,
+        hostname=row.node_hostname,
+        central_attempt=row.node_attempt if pending else None,
         version=conflict.version,
-        state_rev=about["node_state_rev"],
+        state_rev=row.node_state_rev,
         created_at=conflict.created_at,
     )
 
 
 def view(conn: Connection, id: str, now: datetime, *, site: str | None = None) -> ConflictView:
     """Of that site, or of any. Raises NotFound."""
-    rows = t.sync_conflict.c
-    query = _summaries().where(rows.id == id)
-    if site is not None:
-        query = query.where(rows.site_id == sites.find(conn, site).id)
+    query = _chosen(conn, _SUMMARIES.where(t.sync_conflict.c.id == id), "all", ConflictFilter(site=site))
     if (row := conn.execute(query).first()) is None:
         raise NotFound(f"There is no conflict {id[:64]!r} here.", code="unknown_conflict")
-    conflict = conflicts.load(conn, rows.id == id)[id]
+    conflict = _conflict_of(row)
     node = node_rows.load(conn, [conflict.node_id])[conflict.node_id]
     return ConflictView(
-        **_summary(row).model_dump(),
+        **_summary(row, conflict).model_dump(),
         node=None if node.deleted_at else node_rows.document(node),
         base=_stage(conflict.edges[0][1].origin) if conflict.edges else None,
         chain=[_link(link) for link in conflict.chain],
         local_uncertainty_seconds=conflict.local_uncertainty_ms / 1000,
         central_history=_since_base(conn, conflict),
         previews=[_preview(conflict, node, how, now) for how in Resolution] if conflict.status == "pending" else [],
-        decisions=[
-            DecisionView(
-                at=decision.at,
-                by=decision.by,
-                comment=decision.comment,
-                resolution=decision.resolution,
-                before=_stage(decision.before),
-                after=_stage(decision.after),
-            )
-            for decision in conflict.decisions
-        ],
+        decisions=[_decision(decision) for decision in conflict.decisions],
         final=settlement.why_final(conflict, node),
+    )
+
+
+def _decision(decision: Decision) -> DecisionView:
+    return DecisionView(
+        at=decision.at,
+        by=decision.by,
+        comment=decision.comment,
+        resolution=decision.resolution,
+        before=_stage(decision.before),
+        after=_stage(decision.after),
     )
 
 
@@ -206,9 +194,7 @@ def _outcome(id: str, outcome: Settled | Refused) -> ResolveOutcome:
             return ResolveOutcome(id=id, node_mac=mac, outcome="refused", reason=error.message)
 
 
-def _pending_ids(conn: Connection, body: ResolveMany) -> tuple[list[str], int]:
-    joined = t.sync_conflict.join(t.node, t.node.c.id == t.sync_conflict.c.node_id)
-    query = select(t.sync_conflict.c.id).select_from(joined)
-    query = _chosen(conn, query, "pending", body.site, body.type, body.q)
+def _pending_ids(conn: Connection, wanted: ConflictFilter) -> tuple[list[str], int]:
+    query = _chosen(conn, select(t.sync_conflict.c.id).select_from(_WITH_NODE), "pending", wanted)
     ids = list(conn.execute(query.order_by(t.sync_conflict.c.id)).scalars())
     return ids[:MOST_AT_ONCE], max(0, len(ids) - MOST_AT_ONCE)

@@ -76,7 +76,7 @@ def disputed(batch: Batch, offer: Offer, node: StoredNode, kind: ConflictType, e
         created_at=batch.now,
         updated_at=batch.now,
     )
-    how = _policy(batch, conflict, node)
+    how = _policy(conflict, node)
     if how is None:
         batch.put_conflict(conflict)
         return Ruling(Outcome.CONFLICT, node, None, conflict, _because(conflict))
@@ -89,13 +89,18 @@ def disputed(batch: Batch, offer: Offer, node: StoredNode, kind: ConflictType, e
     return Ruling(Outcome.CONFLICT, node, settled.conflict.expected_rev, settled.conflict, _because(conflict))
 
 
-def _policy(batch: Batch, conflict: StoredConflict, node: StoredNode) -> Resolution | None:
+def _policy(conflict: StoredConflict, node: StoredNode) -> Resolution | None:
     """What the site's strategy makes of it; None: a person has to look."""
     uncertainty = timedelta(milliseconds=conflict.local_uncertainty_ms)
     local = Interval.around(conflict.local_updated_at, uncertainty)
     central = Interval.around(conflict.central_updated_at, timedelta(0))
-    may_keep = node.lives_at(batch.site_id) and all(policy_may_keep(node.stage, edge) for _, edge in conflict.edges)
+    may_keep = site_may_keep(conflict, node)
     return automatic(conflict.strategy, conflict.type, is_later=local.is_after(central), may_keep=may_keep)
+
+
+def site_may_keep(conflict: StoredConflict, node: StoredNode) -> bool:
+    """Whether the site's word may count without a person at central: by its policy, or by its own people."""
+    return node.lives_at(conflict.site_id) and all(policy_may_keep(node.stage, edge) for _, edge in conflict.edges)
 
 
 def joined(batch: Batch, offer: Offer, node: StoredNode, conflict: StoredConflict, edge: Edge | None) -> Ruling:

@@ -35,8 +35,10 @@ def settle(conn: Connection, agent: Agent, request: PushRequest, now: datetime, 
 
 def _sender(conn: Connection, agent: Agent, request: PushRequest) -> Sender:
     site = sites.find(conn, agent.site_id)
-    claims_full = any(item.autonomy is Autonomy.FULL for item in request.items)
-    return Sender(agent, site, had_full=claims_full and sites.ever_had(conn, site.id, Autonomy.FULL))
+    full = Autonomy.FULL
+    claimed = any(item.autonomy is full for item in request.items)
+    had = site.autonomy_level is full or (claimed and sites.ever_had(conn, site.id, full))
+    return Sender(agent, site, had_full=had)
 
 
 def _settle(batch: Batch, offer: Offer) -> PushResult:

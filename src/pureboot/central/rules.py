@@ -6,7 +6,16 @@ from datetime import datetime
 from pureboot.central import batch as batches
 from pureboot.central.batch import Batch, Offer
 from pureboot.central.conflicts import StoredConflict
-from pureboot.central.disputes import Ruling, chained_conflict, disputed, expected_rev, joined, rejected, unknown
+from pureboot.central.disputes import (
+    Ruling,
+    chained_conflict,
+    disputed,
+    expected_rev,
+    joined,
+    rejected,
+    site_may_keep,
+    unknown,
+)
 from pureboot.central.generation import first_number
 from pureboot.central.node_log import Happening, Step
 from pureboot.central.node_rows import StoredNode
@@ -23,7 +32,6 @@ from pureboot.core.reconcile import (
     Illegal,
     Resolution,
     judge,
-    policy_may_keep,
 )
 from pureboot.wire.messages import Outcome, PushItem
 
@@ -221,7 +229,7 @@ def _settlement(batch: Batch, offer: Offer, change: Settlement) -> Ruling:
             return Ruling(Outcome.APPLIED, node, None)
         why = f"{conflict.resolved_by} decided {conflict.resolution} meanwhile."
         return rejected(batch, offer, node, "already_resolved", why)
-    if why := _may_not_settle(batch, offer, conflict, node, change.resolution):
+    if why := _may_not_settle(offer, conflict, node, change.resolution):
         return rejected(batch, offer, node, "forbidden", why)
     by = f"{change.person or 'somebody'} at {batch.sender.site.name}"[:200]
     try:
@@ -234,10 +242,10 @@ def _settlement(batch: Batch, offer: Offer, change: Settlement) -> Ruling:
     return Ruling(Outcome.APPLIED, settled.node, None)
 
 
-def _may_not_settle(batch: Batch, offer: Offer, conflict: StoredConflict, node: StoredNode, how: Resolution) -> str:
+def _may_not_settle(offer: Offer, conflict: StoredConflict, node: StoredNode, how: Resolution) -> str:
     if not site_may_settle(offer.item.autonomy):
         return f"A site of level {offer.item.autonomy} settles no conflicts; a person at central does."
-    may_keep = node.lives_at(batch.site_id) and all(policy_may_keep(node.stage, edge) for _, edge in conflict.edges)
-    if how is not Resolution.KEEP_CENTRAL and conflict.type not in CLAIMS and not node.deleted_at and not may_keep:
+    by_edges = how is not Resolution.KEEP_CENTRAL and conflict.type not in CLAIMS and not node.deleted_at
+    if by_edges and not site_may_keep(conflict, node):
         return "To keep the site's word against what central did takes a person there."
     return ""

@@ -4,7 +4,7 @@ A resolution is an ordinary change of the node and comes to its site by the feed
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection
@@ -151,10 +151,16 @@ def take_back(conflict: StoredConflict, node: StoredNode, by: str, comment: str,
         )
     else:
         node = node.changed(now)
-    decision = replace(
-        last, at=now, by=by, comment=comment, resolution=None, before=last.after, after=node.stage,
+    decision = Decision(
+        at=now,
+        by=by,
+        comment=comment,
+        resolution=None,
+        before=last.after,
+        after=node.stage,
         state_rev=node.state_rev,
-    )  # fmt: skip
+        chain=last.chain,
+    )
     return Settled(conflict.decided(decision, None), node, steps)
 
 
@@ -174,8 +180,11 @@ def why_final(conflict: StoredConflict, node: StoredNode) -> str:
     return ""
 
 
-def resolve(conn: Connection, site_id: str, id: str, verdict: Verdict, seen: Seen = Seen()) -> StoredConflict:
-    """One conflict. Raises NotFound, Clash (settled already, or not this way) and StaleVersion (it has moved on)."""
+def resolve(conn: Connection, site_id: str | None, id: str, verdict: Verdict, seen: Seen = Seen()) -> StoredConflict:
+    """One conflict, of that site or (None) of any.
+
+    Raises NotFound, Clash (settled already, or not this way) and StaleVersion (it has moved on).
+    """
     conflict, node = _locked(conn, site_id, id)
     if conflict.status == "resolved":
         raise _already(conflict)
@@ -186,12 +195,12 @@ def resolve(conn: Connection, site_id: str, id: str, verdict: Verdict, seen: See
 
 
 def undo(
-    conn: Connection, site_id: str, id: str, by: str, comment: str, now: datetime, seen: Seen = Seen()
+    conn: Connection, site_id: str | None, id: str, by: str, comment: str, now: datetime, seen: Seen = Seen()
 ) -> StoredConflict:
-    """Raises NotFound, Clash and StaleVersion."""
+    """As `resolve`. Raises NotFound, Clash and StaleVersion."""
     conflict, node = _locked(conn, site_id, id)
     _check_seen(conflict, node, seen)
-    mine = (t.sync_conflict.c.node_id == node.id, t.sync_conflict.c.site_id == site_id)
+    mine = (t.sync_conflict.c.node_id == node.id, t.sync_conflict.c.site_id == conflict.site_id)
     if conflict.status == "resolved" and conflicts.load(conn, *mine, t.sync_conflict.c.status == "pending"):
         raise Clash("A newer conflict about this node is open.", code="moved_on", hint="Settle that one.")
     settled = take_back(conflict, node, by, comment, now)
@@ -237,16 +246,16 @@ def _settle_known(
     return settle(conflict, nodes[conflict.node_id], verdict)
 
 
-def _locked(conn: Connection, site_id: str, id: str) -> tuple[StoredConflict, StoredNode]:
+def _locked(conn: Connection, site_id: str | None, id: str) -> tuple[StoredConflict, StoredNode]:
     node_id = _find(conn, site_id, id).node_id
     node = node_rows.load(conn, [node_id], lock=True)[node_id]
     # Again, under the node's lock: somebody else may have been quicker.
     return _find(conn, site_id, id), node
 
 
-def _find(conn: Connection, site_id: str, id: str) -> StoredConflict:
-    mine = (t.sync_conflict.c.id == id, t.sync_conflict.c.site_id == site_id)
-    if (conflict := conflicts.load(conn, *mine).get(id)) is None:
+def _find(conn: Connection, site_id: str | None, id: str) -> StoredConflict:
+    conflict = conflicts.load(conn, t.sync_conflict.c.id == id).get(id)
+    if conflict is None or site_id not in (None, conflict.site_id):
         raise _unknown(id)
     return conflict
 

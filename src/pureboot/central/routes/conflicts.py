@@ -6,6 +6,7 @@ from fastapi import APIRouter, Query
 
 from pureboot.central import conflict_views, settlement, sites
 from pureboot.central.conflict_bodies import (
+    ConflictFilter,
     ConflictSummary,
     ConflictView,
     ResolveBody,
@@ -35,9 +36,8 @@ async def list_conflicts(
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> ListPage[ConflictSummary]:
-    return await central.db.read(
-        lambda conn: conflict_views.page(conn, status, cursor, limit, site=site, type=type, q=q)
-    )
+    wanted = ConflictFilter(site=site, type=type, q=q)
+    return await central.db.read(lambda conn: conflict_views.page(conn, status, cursor, limit, wanted))
 
 
 @routes.post("/conflicts/resolve")
@@ -59,9 +59,8 @@ async def site_conflicts(
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> ListPage[ConflictSummary]:
-    return await central.db.read(
-        lambda conn: conflict_views.page(conn, status, cursor, limit, site=site, type=type, q=q)
-    )
+    wanted = ConflictFilter(site=site, type=type, q=q)
+    return await central.db.read(lambda conn: conflict_views.page(conn, status, cursor, limit, wanted))
 
 
 @routes.get("/sites/{site}/conflicts/{conflict}")

@@ -1,11 +1,13 @@
 """Conflicts: which there are, one with both sides beside each other, and what is decided."""
 
+from typing import TypeVar
+
 from fastapi import APIRouter
 from fastapi.responses import Response
-from sqlalchemy import Connection
+from pydantic import BaseModel, ValidationError
 
 from pureboot.central import conflict_views, settlement, sites
-from pureboot.central.conflict_bodies import MOST_AT_ONCE, ConflictView, ResolveBody, ResolveMany, UndoBody
+from pureboot.central.conflict_bodies import MOST_AT_ONCE, ConflictFilter, ResolveBody, ResolveMany, UndoBody
 from pureboot.central.conflict_views import Which
 from pureboot.central.edge import AsOperator, AsViewer, Central, Cursor, Services
 from pureboot.central.settlement import Seen, Verdict
@@ -16,6 +18,9 @@ from pureboot.central.ui.view import Ui, View
 from pureboot.central.ui.visit import PostedForm
 from pureboot.core.errors import Invalid, PureBootError
 from pureboot.core.reconcile import ConflictType
+from pureboot.wire.messages import explain
+
+M = TypeVar("M", bound=BaseModel)
 
 routes = APIRouter(route_class=PageRoute, include_in_schema=False)
 
@@ -33,24 +38,36 @@ async def conflict_list(
     _: AsViewer,
     q: str = "",
     site: str = "",
-    type: ConflictType | None = None,
+    type: str = "",
     status: Which = "pending",
     cursor: Cursor = None,
 ) -> Response:
-    wanted = {"q": q[:200], "site": site, "type": type.value if type else ""}
-
-    def look(conn: Connection) -> dict[str, object]:
-        chosen = {"site": site or None, "type": type, "q": q[:200]}
-        return {
-            "found": conflict_views.page(conn, status, cursor, ROWS, **chosen),  # type: ignore[arg-type]
-            "total": conflict_views.count(conn, status, **chosen),  # type: ignore[arg-type]
-            "names": sites.names(conn, CHOICES),
-        }
-
-    found = await central.db.read(look)
-    return view.page(
-        "conflicts/list.html", **found, wanted=wanted, status=status, types=list(ConflictType), cursor=cursor
+    wanted = _read(ConflictFilter, {"q": q, "site": site, "type": type or None})
+    found, total, names = await central.db.read(
+        lambda conn: (
+            conflict_views.page(conn, status, cursor, ROWS, wanted),
+            conflict_views.count(conn, status, wanted),
+            sites.names(conn, CHOICES),
+        )
     )
+    return view.page(
+        "conflicts/list.html",
+        found=found,
+        total=total,
+        names=names,
+        wanted=wanted,
+        status=status,
+        types=list(ConflictType),
+        cursor=cursor,
+    )
+
+
+def _read(model: type[M], values: dict[str, object]) -> M:
+    """Raises Invalid."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise explain(error) from None
 
 
 @routes.post("/conflicts/bulk")
@@ -74,9 +91,8 @@ def _many(form: Form, *, preview: bool) -> ResolveMany:
         if not form.all("id"):
             raise Invalid("No conflict is ticked.", hint="Tick some in the list, or choose all that the filter finds.")
         chosen = {"ids": form.all("id")[:MOST_AT_ONCE]}
-    # The comment's length is bounded by the field; what is longer came from no page of ours.
-    said = {"resolution": form.get("resolution"), "comment": form.get("comment")[:2000]}
-    return ResolveMany.model_validate(chosen | said | {"preview": preview})
+    said = {"resolution": form.get("resolution"), "comment": form.get("comment")}
+    return _read(ResolveMany, chosen | said | {"preview": preview})
 
 
 def _back(form: Form) -> str:
@@ -93,10 +109,9 @@ async def resolve(central: Central, view: Ui, person: AsOperator, conflict: str,
     """A decision on what has moved on is refused: the page shows what is now, and keeps what was typed."""
     try:
         body = form.body(ResolveBody, none=("version", "state_rev"))
-        found = await _look(central, view, conflict)
         verdict = Verdict(body.resolution, person.name, body.comment, view.now)
         seen = Seen(body.version, body.state_rev)
-        await central.db.write(lambda conn: settlement.resolve(conn, found.site_id, conflict, verdict, seen))
+        await central.db.write(lambda conn: settlement.resolve(conn, None, conflict, verdict, seen))
     except PureBootError as error:
         return await _one(central, view, conflict, error=error, form=form)
     return view.go(f"/conflicts/{conflict}", f"Settled: {body.resolution}. The site learns of it now.")
@@ -106,22 +121,17 @@ async def resolve(central: Central, view: Ui, person: AsOperator, conflict: str,
 async def undo(central: Central, view: Ui, person: AsOperator, conflict: str, form: PostedForm) -> Response:
     try:
         body = form.body(UndoBody, none=("version", "state_rev"))
-        found = await _look(central, view, conflict)
         seen = Seen(body.version, body.state_rev)
         await central.db.write(
-            lambda conn: settlement.undo(conn, found.site_id, conflict, person.name, body.comment, view.now, seen)
+            lambda conn: settlement.undo(conn, None, conflict, person.name, body.comment, view.now, seen)
         )
     except PureBootError as error:
         return await _one(central, view, conflict, error=error, form=form)
     return view.go(f"/conflicts/{conflict}", "The decision is taken back; the conflict is open again.")
 
 
-async def _look(central: Services, view: View, id: str) -> ConflictView:
-    return await central.db.read(lambda conn: conflict_views.view(conn, id, view.now))
-
-
 async def _one(
     central: Services, view: View, id: str, *, error: PureBootError | None = None, form: Form | None = None
 ) -> Response:
-    found = await _look(central, view, id)
+    found = await central.db.read(lambda conn: conflict_views.view(conn, id, view.now))
     return view.page("conflicts/conflict.html", conflict=found, error=error, form=form or Form())
