@@ -30,6 +30,7 @@ from pureboot.core.errors import PureBootError, StorageFull, TooLarge
 from pureboot.wire.errors import body_of, headers_of, status_of
 from pureboot.wire.http import bind, serve_http
 from pureboot.wire.messages import ContentCategory, ContentDocument
+from pureboot.wire.sendfile import with_sendfile
 from tests.fakes import FolderSource
 
 KERNEL = "images/debian 12/linux"
@@ -101,7 +102,7 @@ class Agent:
         with bind("127.0.0.1", 0) as sock:
             self.port = sock.getsockname()[1]
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(serve_http(counted, sock, stop=stop))
+                tasks.create_task(serve_http(with_sendfile(counted), sock, stop=stop))
                 try:
                     yield
                 finally:

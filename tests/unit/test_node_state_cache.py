@@ -1,11 +1,13 @@
 """What the site knows of its nodes: rows on disk, and a view that is never behind and never torn."""
 
+import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -236,3 +238,54 @@ async def test_a_read_after_an_acknowledged_write_sees_it(cache: NodeStateCache)
         found = cache.by_mac(HERE)
         assert found is not None
         assert found.attempt == attempt
+
+
+async def together(cache: NodeStateCache, *works: Callable[[Transaction], Any]) -> list[Any]:
+    """In one transaction, as writes of one moment are."""
+    return await asyncio.gather(*(cache.database.store.write(work) for work in works))
+
+
+async def test_a_write_finds_what_another_of_its_transaction_has_changed(cache: NodeStateCache) -> None:
+    await cache.initialize()
+    await cache.cache_node(a_node("n1", MAC))
+    await cache.cache_node(a_node("n2", OTHER_MAC))
+    found = await together(
+        cache,
+        lambda tx: cache.find(tx, "n1"),
+        lambda tx: cache.save(tx, a_node("n1", OTHER_MAC, NodeState.RETIRED)),
+        lambda tx: cache.find(tx, "n1"),
+        lambda tx: cache.owner(tx, OTHER_MAC),
+        lambda tx: cache.owner(tx, MAC),
+    )
+    states = [node and (node.node_id, node.state) for node in found]
+    n1 = ("n1", NodeState.RETIRED)
+    assert states == [("n1", NodeState.ACTIVE), None, n1, n1, None]
+
+
+async def test_a_write_finds_nobody_under_a_name_that_another_has_just_taken_away(cache: NodeStateCache) -> None:
+    await cache.initialize()
+    await cache.cache_node(a_node("n1", MAC))
+    await cache.cache_node(a_node("n2", OTHER_MAC))
+    found = await together(
+        cache,
+        lambda tx: cache.rename(tx, "n1", "central's"),
+        lambda tx: cache.find(tx, "n1"),
+        lambda tx: cache.forget(tx, "n2"),
+        lambda tx: cache.find(tx, "n2"),
+    )
+    assert [node and node.node_id for node in found] == [None, "central's", None, None]
+
+
+async def test_a_write_that_was_undone_has_changed_nothing_that_is_found(cache: NodeStateCache) -> None:
+    await cache.initialize()
+    await cache.cache_node(a_node("n1", MAC))
+
+    def fails(tx: Transaction) -> None:
+        cache.save(tx, a_node("n1", MAC, NodeState.RETIRED))
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await cache.database.store.write(fails)
+    [found] = await together(cache, lambda tx: cache.find(tx, "n1"))
+    assert found == cache.by_id("n1")
+    assert found.state is NodeState.ACTIVE

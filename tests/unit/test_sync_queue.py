@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from pureboot.agent import accounts
+from pureboot.agent.bounds import Bounds
 from pureboot.agent.queue import UNKNOWN_MS, QueueItem, SyncQueue
-from pureboot.core.errors import Clash, Malformed, NotFound
+from pureboot.core.errors import Clash, Malformed, NotFound, StorageFull
 from pureboot.storage.sqlite import Transaction
 from pureboot.wire.messages import Base, Outcome, PushItem, PushResult
 from tests.fakes import SiteClock
@@ -169,6 +170,17 @@ async def test_an_id_is_queued_once(queue: SyncQueue) -> None:
     with pytest.raises(sqlite3.IntegrityError):
         await queue.enqueue(item("i1", payload={"event": "another"}))
     assert queue.pending_count == 1
+
+
+async def test_of_many_at_once_no_more_come_in_than_there_is_room_for(path: Path, clock: SiteClock) -> None:
+    queue = SyncQueue(path, clock=clock, bounds=Bounds(max_items=8))
+    await queue.initialize()
+    edges = [item(f"i{number}", lane=f"n{number}", item_type="state_update") for number in range(20)]
+    results = await asyncio.gather(*(queue.enqueue(edge) for edge in edges), return_exceptions=True)
+    assert results[:8] == [f"i{number}" for number in range(8)]
+    assert {type(result) for result in results[8:]} == {StorageFull}
+    assert (queue.pending_count, len(await queue.peek(100))) == (8, 8)
+    queue.database.close()
 
 
 async def test_a_place_in_line_is_given_out_once(queue: SyncQueue) -> None:

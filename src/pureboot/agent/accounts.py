@@ -1,4 +1,7 @@
-"""What became of the items of each life of this agent: made = settled + discarded + queued, or the gap is shown."""
+"""What became of the items of each life of this agent: made = settled + discarded + queued, or the gap is shown.
+
+`made` is counted by the file itself, as rows come into the outbox (`schema.EIGHTH`).
+"""
 
 import sqlite3
 
@@ -17,13 +20,6 @@ def begin(tx: Transaction, epoch: str) -> list[str]:
     tx.execute("INSERT OR IGNORE INTO epoch_account (epoch) VALUES (?)", [epoch])
     rows = tx.execute("SELECT epoch FROM epoch_account WHERE epoch != ? ORDER BY rowid DESC LIMIT ?", [epoch, LIVES])
     return [row["epoch"] for row in rows]
-
-
-def made(tx: Transaction, epoch: str) -> None:
-    tx.execute(
-        "INSERT INTO epoch_account (epoch, made) VALUES (?, 1) ON CONFLICT (epoch) DO UPDATE SET made = made + 1",
-        [epoch],
-    )
 
 
 def settled(tx: Transaction, epoch: str, by: int = 1) -> None:

@@ -39,6 +39,9 @@ class Usage:
     items: int
     bytes: int
 
+    def plus(self, size: int) -> "Usage":
+        return Usage(self.items + 1, self.bytes + size)
+
 
 def space_at(path: Path) -> Space:
     found = shutil.disk_usage(path.parent)

@@ -59,7 +59,8 @@ def _anew(path: Path) -> Store:
     aside = _move_aside(path)
     store = Store(path, MIGRATIONS)
     carried = store.submit(lambda tx: _carry_over(aside, tx, "sync_queue")).result()
-    # What the lives before have made, so that items which could not be read leave a gap that is seen.
+    # What the lives before have made, over what carrying over has counted: items which could not be read leave a gap
+    # that is seen.
     store.submit(lambda tx: _carry_over(aside, tx, "epoch_account")).result()
     log.error("it is kept as %s; %d unsent items were carried over from it", aside, carried)
     return store
@@ -90,7 +91,8 @@ def _carry_over(damaged: Path, tx: Transaction, table: str) -> int:
     here = [row["name"] for row in tx.execute(f"PRAGMA table_info({table})")]
     columns = _shared_columns(damaged, table, here)
     rows = _readable_items(damaged, columns) if table == "sync_queue" else _readable_rows(damaged, table, columns)
-    sql = f"INSERT OR IGNORE INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
+    otherwise = "IGNORE" if table == "sync_queue" else "REPLACE"
+    sql = f"INSERT OR {otherwise} INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
     return sum(tx.execute(sql, row).rowcount for row in rows)
 
 

@@ -46,7 +46,7 @@ from pureboot.agent.routes.boots import BootDesk
 from pureboot.agent.routes.cache import CacheDesk
 from pureboot.agent.routes.decisions import DecisionDesk
 from pureboot.agent.routes.files import file_routes
-from pureboot.agent.routes.nodes import node_routes
+from pureboot.agent.routes.nodes import Nodes
 from pureboot.agent.routes.page import Page
 from pureboot.agent.routes.queue import QueueDesk
 from pureboot.agent.routes.status import Status
@@ -276,10 +276,11 @@ class SiteAgent:
             live=self.live,
         )
         ready = ReadyScripts(self.state_cache, self.site, self.connectivity, self.observations, self.offline_generator)
+        nodes = Nodes(self.proxy, self.state_cache, self.offline_generator.may_install)
         app = create_app(
             [
                 *boot_routes(self.boot_service),
-                *node_routes(self.proxy, self.state_cache, may_install=self.offline_generator.may_install),
+                *nodes.routes(),
                 *file_routes(self.fetcher, served=progress.served),
                 *templates.routes(),
                 *QueueDesk(people, self.sync_queue).routes(),
@@ -290,6 +291,7 @@ class SiteAgent:
                 *page.routes(),
             ],
             max_body_bytes=settings.max_body_bytes,
+            quick=nodes.quick,
         )
         self.app: ASGIApp = QuickBoots(app, ready)
 

@@ -45,6 +45,9 @@ from pureboot.wire.messages import Outcome, PushItem, PushResult
 
 __all__ = ["UNKNOWN_MS", "QueueItem", "SyncQueue"]
 
+# Of what a transaction knows: how full the outbox is by now, or fuller.
+_USAGE = "usage"
+
 
 class SyncQueue:
     """`epoch` names this process' life."""
@@ -151,9 +154,10 @@ class SyncQueue:
         if not (item.lane and item.epoch):
             item = item.model_copy(update={"lane": lane_of(item), "epoch": item.epoch or self.epoch})
         payload = json.dumps(item.payload)
-        usage = self.usage(tx)
+        usage = tx.known[_USAGE] if _USAGE in tx.known else self.usage(tx)
         tx.once("disk", lambda: self.bounds.check_disk(self.database.path))
         self.bounds.check(item.item_type, item.payload, usage, len(payload))
+        tx.known[_USAGE] = usage.plus(len(payload))
         if not self.bounds.counts_only(item.item_type, item.payload, usage):
             return self._insert(tx, item, payload)
         if counted_in := counting.add(tx, item):
@@ -375,13 +379,13 @@ class SyncQueue:
         tx.after_commit(lambda: self._count(count - failed - self._pending, failed - self._failed))
 
     def _insert(self, tx: Transaction, item: QueueItem, payload: str, counted: int = 0) -> str:
-        tx.execute(INSERT, row_of(item, payload, self.clock.stamp(), counted))
-        accounts.made(tx, item.epoch)
+        tx.insert(INSERT, row_of(item, payload, self.clock.stamp(), counted))
         tx.after_commit(self._arrived)
         return item.id
 
     def _move(self, tx: Transaction, queue_ids: Iterable[str], outcome: str) -> None:
         ids = id_list(queue_ids)
+        tx.known.pop(_USAGE, None)
         tx.execute(MOVE, [outcome, _text(), ids])
         tx.execute(f"DELETE FROM sync_queue {THESE}", [ids])
 

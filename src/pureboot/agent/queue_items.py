@@ -50,8 +50,7 @@ class QueueItem(BaseModel):
 INSERT = """
 INSERT INTO sync_queue (id, lane, item_type, payload, payload_hash, base_generation, base_state_rev, after, conflict_id,
                         epoch, autonomy, created_at, accepted, report_key, attempts, last_error, counted)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-"""
+VALUES"""
 # The items of an `id_list`.
 THESE = "WHERE id IN (SELECT value FROM json_each(?))"
 MOVE = f"""

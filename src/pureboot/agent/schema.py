@@ -127,4 +127,12 @@ CREATE TABLE command (
 CREATE INDEX command_untold ON command (id) WHERE told = 0;
 """
 
-MIGRATIONS = [FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH]
+# What was settled and comes back was made before.
+EIGHTH = """
+CREATE TRIGGER sync_queue_made AFTER INSERT ON sync_queue
+WHEN NOT EXISTS (SELECT 1 FROM sync_sent WHERE id = NEW.id) BEGIN
+    INSERT INTO epoch_account (epoch, made) VALUES (NEW.epoch, 1) ON CONFLICT (epoch) DO UPDATE SET made = made + 1;
+END;
+"""
+
+MIGRATIONS = [FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH, EIGHTH]

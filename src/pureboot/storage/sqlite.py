@@ -1,7 +1,9 @@
 """One SQLite file: one writer thread with group commit, readers beside it.
 
-Writes that wait at the same time share one transaction and so one fsync; each stands in a savepoint of its own, so
-one that fails takes no other with it. A write's result is handed out only after the commit that holds it.
+Writes that wait at the same time share one transaction and so one fsync. One that fails takes no other with it: where
+it had changed something by then, the transaction is undone and its writes are made again, each in a savepoint of its
+own. So a write may run twice, and changes nothing but what it is given. A write's result is handed out only after the
+commit that holds it.
 
 What a failure means (https://www.sqlite.org/rescode.html):
 - no space: nothing of the transaction is stored, the writers get StorageFull, the file goes on;
@@ -18,6 +20,7 @@ import threading
 from asyncio import to_thread
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
@@ -28,6 +31,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+# Each number is a statement of its own, which SQLite compiles once.
+_ROWS_AT_ONCE = (64, 16, 4, 1)
 # More would only make the first writer of a group wait longer; 512 small rows commit in about 10 ms.
 GROUP_SIZE = 512
 # Seconds to wait for somebody else's lock (a shell, a backup): machines wait behind it.
@@ -46,24 +51,67 @@ class DamagedFile(Exception):
 
 class Transaction:
     """The open write transaction. `after_commit` runs in the writer thread, in commit order, before any result is
-    handed out: what it updates is never older than an acknowledged write, and never newer than the disk."""
+    handed out: what it updates is never older than an acknowledged write, and never newer than the disk.
+
+    `known` is what one of the writes that share it has found out, so that the others need not ask: each statement
+    hands Python's lock to the event loop and waits for it again. It is empty again once a write was undone."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._checked: set[str] = set()
+        self.known: dict[str, Any] = {}
         self.hooks: list[Callable[[], None]] = []
+        self.is_sound = True
+        self._insert = ""
+        self._rows: list[Sequence[Any]] = []
+        self._unchanged = connection.total_changes
 
     def execute(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> sqlite3.Cursor:
+        self.flush()
         return self._connection.execute(sql, parameters)
 
     def executemany(self, sql: str, rows: Sequence[Sequence[Any] | dict[str, Any]]) -> None:
+        self.flush()
         self._connection.executemany(sql, rows)
 
+    def insert(self, sql: str, row: Sequence[Any]) -> None:
+        """`sql` ends in VALUES. Rows that follow each other go in by one statement, before any other statement is
+        executed. One that cannot go in makes its own write fail, as if it had been executed at once."""
+        if sql != self._insert:
+            self.flush()
+            self._insert = sql
+        self._rows.append(row)
+        self._unchanged -= 1
+
+    def flush(self) -> None:
+        rows, self._rows = self._rows, []
+        before = self._connection.total_changes
+        try:
+            for size in _ROWS_AT_ONCE:
+                while len(rows) >= size:
+                    now, rows = rows[:size], rows[size:]
+                    places = f"({', '.join('?' * len(now[0]))})"
+                    values = [value for row in now for value in row]
+                    self._connection.execute(f"{self._insert} {', '.join([places] * size)}", values)
+        except sqlite3.Error:
+            self.is_sound = False  # whose row it was is not known, and it need not be the write that is under way
+            raise
+        self._unchanged += self._connection.total_changes - before  # they counted when they were handed in
+
+    def forget(self) -> None:
+        """A write was undone."""
+        self.known.clear()
+        self._rows.clear()
+
+    @property
+    def changes(self) -> int:
+        """More after a write than before it, if it has changed anything."""
+        return self._connection.total_changes - self._unchanged
+
     def once(self, name: str, check: Callable[[], None]) -> None:
-        """What one of the writes that share this transaction has found well, the others need not ask."""
-        if name not in self._checked:
+        """What one of the writes has found well, the others need not ask."""
+        if name not in self.known:
             check()
-            self._checked.add(name)
+            self.known[name] = True
 
     def after_commit(self, hook: Callable[[], None]) -> None:
         self.hooks.append(hook)
@@ -74,25 +122,20 @@ class _Answer(Generic[T]):
     event loop."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self.waiting: asyncio.Future[T] = self._loop.create_future()
+        self.loop = asyncio.get_running_loop()
+        self.waiting: asyncio.Future[T] = self.loop.create_future()
 
     def set_running_or_notify_cancel(self) -> bool:
         return not self.waiting.cancelled()
 
-    def set_result(self, result: T) -> None:
-        self._give(self.waiting.set_result, result)
-
-    def set_exception(self, error: BaseException) -> None:
-        self._give(self.waiting.set_exception, error)
-
-    def _give(self, give: Callable[[Any], None], what: object) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
-            self._loop.call_soon_threadsafe(self._if_awaited, give, what)
-
-    def _if_awaited(self, give: Callable[[Any], None], what: object) -> None:
-        if not self.waiting.done():
-            give(what)
+    def give(self, result: Any, error: BaseException | None) -> None:
+        """In the loop."""
+        if self.waiting.done():
+            return
+        if error is None:
+            self.waiting.set_result(result)
+        else:
+            self.waiting.set_exception(error)
 
 
 class _Job:
@@ -110,11 +153,25 @@ class _Job:
         self.result: Any = None
         self.error: Exception | None = None
 
-    def finish(self, error: Exception | None = None) -> None:
-        if failure := error or self.error:
-            self.future.set_exception(failure)
+
+def _hand_out(group: Sequence[_Job]) -> None:
+    """A loop is called once for all of its answers: each call wakes it."""
+    loops: dict[asyncio.AbstractEventLoop, list[Callable[[], None]]] = {}
+    for job in group:
+        if isinstance(job.future, _Answer):
+            loops.setdefault(job.future.loop, []).append(partial(job.future.give, job.result, job.error))
+        elif job.error:
+            job.future.set_exception(job.error)
         else:
-            self.future.set_result(self.result)
+            job.future.set_result(job.result)
+    for loop, answers in loops.items():
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+            loop.call_soon_threadsafe(_call_all, answers)
+
+
+def _call_all(answers: list[Callable[[], None]]) -> None:
+    for answer in answers:
+        answer()
 
 
 def end_process(error: Exception) -> None:
@@ -147,7 +204,8 @@ class Store:
         # Two readers: a long listing in a thread must not keep the event loop from a look-up of its own.
         self._reader, self._near = _reader(path), _reader(path)
         self._reading, self._looking = threading.Lock(), threading.Lock()
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._jobs: SimpleQueue[list[_Job] | None] = SimpleQueue()
+        self._collected: list[_Job] = []
         self._closed = False
         self._thread = threading.Thread(target=self._run, name=f"writer of {path.name}", daemon=True)
         if threaded:
@@ -175,19 +233,37 @@ class Store:
         """Runs `work` in the writer thread; returns once it is on disk. Raises what `work` raised (then nothing of
         it is stored) or StorageFull."""
         answer: _Answer[T] = _Answer()
-        self._submit(_Job(work, answer))
+        self._collect(_Job(work, answer))
         return await answer.waiting
+
+    def _collect(self, job: _Job) -> None:
+        """What the loop comes to ask for in one go is handed over in one go, when it has nothing else to do: a writer
+        that begins with the first would only take Python's lock from whoever asks for the next."""
+        if not self._threaded:
+            self._submit(job)
+            return
+        self._check_open()
+        self._collected.append(job)
+        asyncio.get_running_loop().call_soon(self._pass_on)
+
+    def _pass_on(self) -> None:
+        collected, self._collected = self._collected, []
+        if collected:
+            self._jobs.put(collected)
 
     def submit(self, work: Callable[[Transaction], T]) -> "Future[T]":
         future: Future[T] = Future()
         self._submit(_Job(work, future))
         return future
 
-    def _submit(self, job: _Job) -> None:
+    def _check_open(self) -> None:
         if self._closed:
             raise RuntimeError("the store is closed")
+
+    def _submit(self, job: _Job) -> None:
+        self._check_open()
         if self._threaded:
-            self._jobs.put(job)
+            self._jobs.put([job])
         else:
             self._commit([job])
 
@@ -228,6 +304,7 @@ class Store:
             return
         self._closed = True
         if self._threaded:
+            self._pass_on()
             self._jobs.put(None)
             self._thread.join()
         for connection in (self._reader, self._near, self._writer):
@@ -240,21 +317,18 @@ class Store:
             if last:
                 return
 
-    def _group(self, first: _Job) -> tuple[list[_Job], bool]:
-        group = [first]
+    def _group(self, first: list[_Job]) -> tuple[list[_Job], bool]:
+        group = first
         while len(group) < GROUP_SIZE and not self._jobs.empty():
-            job = self._jobs.get()
-            if job is None:
+            following = self._jobs.get()
+            if following is None:
                 return group, True
-            group.append(job)
+            group += following
         return group, False
 
     def _commit(self, group: list[_Job]) -> None:
-        transaction = Transaction(self._writer)
         try:
-            self._writer.execute("BEGIN IMMEDIATE")
-            for job in group:
-                self._run_job(job, transaction)
+            transaction = self._run_all(group)
             self._writer.execute("COMMIT")
         except sqlite3.Error as error:
             self._roll_back(group, error)
@@ -266,20 +340,54 @@ class Store:
             log.exception("a hook failed after its commit")
             self._on_disk_failure(error)
         for job in group:
-            job.finish(_failure_of(job, self._writer))
+            job.error = _failure_of(job, self._writer) or job.error
+        _hand_out(group)
 
-    def _run_job(self, job: _Job, transaction: Transaction) -> None:
-        hooks = len(transaction.hooks)
+    def _run_all(self, group: list[_Job]) -> Transaction:
+        transaction = self._begin()
+        if self._run_together(group, transaction):
+            return transaction
+        self._writer.execute("ROLLBACK")
+        transaction = self._begin()
+        for job in group:
+            self._run_apart(job, transaction)
+        return transaction
+
+    def _begin(self) -> Transaction:
+        self._writer.execute("BEGIN IMMEDIATE")
+        return Transaction(self._writer)
+
+    def _run_together(self, group: list[_Job], transaction: Transaction) -> bool:
+        """False where something half done is left of one of them."""
+        if not all(self._run_job(job, transaction) and transaction.is_sound for job in group):
+            return False
+        try:
+            transaction.flush()
+        except sqlite3.IntegrityError:
+            return False
+        return True
+
+    def _run_apart(self, job: _Job, transaction: Transaction) -> None:
         self._writer.execute("SAVEPOINT job")
+        if not self._run_job(job, transaction, flush=True):
+            transaction.forget()
+            self._writer.execute("ROLLBACK TO job")
+        self._writer.execute("RELEASE job")
+
+    def _run_job(self, job: _Job, transaction: Transaction, *, flush: bool = False) -> bool:
+        """False where it failed and has changed something by then."""
+        hooks, changes = len(transaction.hooks), transaction.changes
+        job.error = None
         try:
             job.result = job.work(transaction)
+            if flush:
+                transaction.flush()
         except Exception as error:  # whatever it is, it belongs to the caller and undoes this job alone
             if _is_disk_failure(error) or not self._writer.in_transaction:
                 raise
             job.error = error
             del transaction.hooks[hooks:]
-            self._writer.execute("ROLLBACK TO job")
-        self._writer.execute("RELEASE job")
+        return job.error is None or transaction.changes == changes
 
     def _roll_back(self, group: list[_Job], error: sqlite3.Error) -> None:
         if self._writer.in_transaction:
@@ -293,7 +401,8 @@ class Store:
             failure = Busy(f"The agent's file cannot be written now ({error}).", retry_after=5)
         log.error("a write transaction was rolled back: %s", error)
         for job in group:
-            job.finish(failure)
+            job.error = failure
+        _hand_out(group)
 
 
 def _connect(path: Path, kind: type[sqlite3.Connection] = sqlite3.Connection) -> sqlite3.Connection:

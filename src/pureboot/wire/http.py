@@ -12,7 +12,6 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from pureboot.core.errors import SettingsError
-from pureboot.wire.sendfile import with_sendfile
 
 # Answers under way when the program stops get this long, in seconds; then they are cut off.
 GRACE = 3
@@ -59,7 +58,7 @@ async def serve_http(
     The app's lifetime is the caller's: no lifespan is run. Signals are the caller's too.
     """
     config = uvicorn.Config(
-        with_sendfile(app),
+        app,
         http=_Impatient,
         interface="asgi3",  # a guess would take a bound method for the old interface
         lifespan="off",

@@ -86,6 +86,7 @@ class NodeStateCache:
         self._by_token: dict[str, str] = {}
         self._aliases: dict[str, str] = {}
         self._departed: dict[str, NodeState] = {}
+        self._loaded = False
 
     async def initialize(self) -> None:
         self.load()
@@ -93,6 +94,7 @@ class NodeStateCache:
     def load(self) -> None:
         """Reads the file; a second call reads the same again."""
         self.database.store.read_now(self._load)
+        self._loaded = True
 
     async def get_node(self, mac: str) -> CachedNode | None:
         return self.by_mac(MacAddress.parse(mac))
@@ -148,8 +150,18 @@ class NodeStateCache:
     # Inside a transaction.
 
     def find(self, tx: Transaction, node_id: str) -> CachedNode | None:
+        if self._shows(tx) and (node := self.by_id(node_id)) is not None:
+            return node
         row = tx.execute(_FIND, {"name": node_id}).fetchone()
         return None if row is None else _node(row)
+
+    def _shows(self, tx: Transaction) -> bool:
+        """Whether the view is what the transaction reads, too: it follows each commit, and nothing of it was changed
+        since."""
+        return self._loaded and _CHANGED not in tx.known
+
+    def _changes(self, tx: Transaction) -> None:
+        tx.known[_CHANGED] = True
 
     def find_all(self, tx: Transaction, node_ids: Iterable[str]) -> dict[str, CachedNode]:
         """Those of the nodes that are here, by the names they are asked for."""
@@ -166,11 +178,14 @@ class NodeStateCache:
         return node is not None and node.base is not None
 
     def owner(self, tx: Transaction, mac: str) -> CachedNode | None:
+        if self._shows(tx) and (node := self.by_written_mac(mac)) is not None:
+            return node
         owner = _owner(tx, mac)
         return self.find(tx, owner) if owner else None
 
     def save(self, tx: Transaction, node: CachedNode) -> None:
         """The row, its MACs, and the view once this is committed. A MAC another node had is this node's from now on."""
+        self._changes(tx)
         tx.execute(_UPSERT, _values(node))
         losers = {owner for mac in node.macs if (owner := _owner(tx, mac)) not in (None, node.node_id)}
         tx.execute("DELETE FROM node_mac WHERE node_id = ?", [node.node_id])
@@ -196,6 +211,7 @@ class NodeStateCache:
         node = self.find(tx, node_id)
         if node is None:
             return
+        self._changes(tx)
         for mac in node.macs:
             tx.execute("INSERT OR REPLACE INTO departed VALUES (?, ?)", [mac, node.state])
         tx.execute("DELETE FROM node WHERE id = ?", [node.node_id])
@@ -203,6 +219,7 @@ class NodeStateCache:
 
     def rename(self, tx: Transaction, old: str, new: str) -> None:
         """Central knows the node `old` as `new`. Where the site has both, the row of `new` stays, with all the MACs."""
+        self._changes(tx)
         self.unalias(tx, new)
         tx.execute("INSERT OR REPLACE INTO node_alias VALUES (?, ?)", [old, new])
         tx.execute("UPDATE node_alias SET node_id = ? WHERE node_id = ?", [new, old])
@@ -219,6 +236,7 @@ class NodeStateCache:
 
     def unalias(self, tx: Transaction, node_id: str) -> None:
         """Central has a node of this very name."""
+        self._changes(tx)
         if tx.execute("DELETE FROM node_alias WHERE alias = ?", [node_id]).rowcount:
             tx.after_commit(lambda: _forget(self._aliases, node_id))
 
@@ -267,6 +285,9 @@ class NodeStateCache:
         if kept is None or kept.boot_token != gone.boot_token:
             self._by_token.pop(gone.boot_token, None)
 
+
+# Of what a transaction knows: that a row, a MAC or an alias in it is no longer as the view shows it.
+_CHANGED = "nodes changed"
 
 _COLUMNS = [
     "id",
