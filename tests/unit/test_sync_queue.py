@@ -436,7 +436,7 @@ async def test_a_payload_that_rotted_on_the_disk_is_offered_as_such(queue: SyncQ
     rotten = "UPDATE sync_queue SET payload = replace(payload, 'failed', 'fooled')"
     await queue.database.store.write(lambda tx: tx.execute(rotten))
     (offer,) = offered(queue)
-    assert offer.body == {"unreadable": '{"event": "install_fooled"}'}
+    assert offer.body == {"unreadable": '{"event":"install_fooled"}'}
 
 
 # What a person may do about it

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from pureboot.agent.queue_items import QueueItem, digest
+from pureboot.agent.queue_items import QueueItem, digest, text_of
 from pureboot.storage.sqlite import Transaction
 
 
@@ -24,7 +24,7 @@ def add(tx: Transaction, item: QueueItem) -> str | None:
     said = dict(json.loads(row["payload"])["metadata"]["counted"])
     name = str(item.payload["event"])
     said[name] = said.get(name, 0) + 1
-    payload = json.dumps(_with(item.payload, said))
+    payload = text_of(_with(item.payload, said))
     tx.execute(
         "UPDATE sync_queue SET payload = ?, payload_hash = ?, counted = counted + 1 WHERE id = ?",
         [payload, digest(payload), row["id"]],

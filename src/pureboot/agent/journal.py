@@ -278,7 +278,7 @@ class Journal:
         if key and edge_key and (earlier := self._queue.reported(tx, key)):
             return Accepted(node, self._queue.reported(tx, edge_key) or earlier, EdgeOutcome.ALREADY, earlier)
         _check_token(node, boot_token)
-        event = replace(event, node_id=node.node_id, attempt=node.attempt, message=_text(event.message))
+        event = NodeEvent(node.node_id, event.event, _text(event.message), event.metadata, node.attempt)
         event_id = self._queue_change(tx, event, node, key)
         edge = implied_edge(event.event, self._reported_stage(tx, node))
         if edge is None:

@@ -4,7 +4,6 @@ An item's `id` is its identity for ever; `seq` is its place in line. A lane is a
 in order, and only as a prefix of what waits there, so that a repeated or late request is a settled prefix again.
 """
 
-import json
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -36,6 +35,7 @@ from pureboot.agent.queue_items import (
     push_item,
     read_place,
     row_of,
+    text_of,
 )
 from pureboot.agent.waiting import Waiters
 from pureboot.core.errors import Clash, NotFound
@@ -47,6 +47,8 @@ __all__ = ["UNKNOWN_MS", "QueueItem", "SyncQueue"]
 
 # Of what a transaction knows: how full the outbox is by now, or fuller.
 _USAGE = "usage"
+# And when what it takes in was accepted.
+_NOW = "now"
 
 
 class SyncQueue:
@@ -153,16 +155,17 @@ class SyncQueue:
         StorageFull, and sqlite3.IntegrityError for an id that was queued before."""
         if not (item.lane and item.epoch):
             item = item.model_copy(update={"lane": lane_of(item), "epoch": item.epoch or self.epoch})
-        payload = json.dumps(item.payload)
+        payload = text_of(item.payload)
+        size = len(payload.encode())
         usage = tx.known[_USAGE] if _USAGE in tx.known else self.usage(tx)
         tx.once("disk", lambda: self.bounds.check_disk(self.database.path))
-        self.bounds.check(item.item_type, item.payload, usage, len(payload))
-        tx.known[_USAGE] = usage.plus(len(payload))
+        self.bounds.check(item.item_type, item.payload, usage, size)
+        tx.known[_USAGE] = usage.plus(size)
         if not self.bounds.counts_only(item.item_type, item.payload, usage):
             return self._insert(tx, item, payload)
         if counted_in := counting.add(tx, item):
             return counted_in
-        return self._insert(tx, item, json.dumps(counting.first(item.payload)), counted=1)
+        return self._insert(tx, item, text_of(counting.first(item.payload)), counted=1)
 
     def usage(self, connection: sqlite3.Connection | Transaction) -> Usage:
         row = connection.execute("SELECT items, bytes FROM queue_usage WHERE what = 'queue'").fetchone()
@@ -379,7 +382,9 @@ class SyncQueue:
         tx.after_commit(lambda: self._count(count - failed - self._pending, failed - self._failed))
 
     def _insert(self, tx: Transaction, item: QueueItem, payload: str, counted: int = 0) -> str:
-        tx.insert(INSERT, row_of(item, payload, self.clock.stamp(), counted))
+        if _NOW not in tx.known:
+            tx.known[_NOW] = self.clock.stamp().dump()
+        tx.insert(INSERT, row_of(item, payload, tx.known[_NOW], counted))
         tx.after_commit(self._arrived)
         return item.id
 
@@ -398,7 +403,7 @@ class SyncQueue:
     def _record_discard(self, tx: Transaction, row: sqlite3.Row, reason: str, person: str) -> None:
         item = discard_of(row, reason, person, self.epoch)
         # It takes the place of what it gives up, so that even a full outbox can be cleared.
-        self._insert(tx, item, json.dumps(item.payload))
+        self._insert(tx, item, text_of(item.payload))
 
     def _count(self, pending: int = 0, failed: int = 0) -> None:
         self._pending += pending

@@ -9,6 +9,7 @@ from typing import Any
 
 import uuid_utils.compat as uuid
 from pydantic import BaseModel, ValidationError
+from pydantic_core import to_json
 
 from pureboot.agent import replay
 from pureboot.agent.clock import Age, Stamp, age_of
@@ -86,12 +87,12 @@ def id_list(ids: Iterable[str]) -> str:
     return json.dumps(list(ids))
 
 
-def row_of(item: QueueItem, payload: str, accepted: Stamp, counted: int) -> list[object]:
-    """In the order of INSERT."""
+def row_of(item: QueueItem, payload: str, accepted: str, counted: int) -> list[object]:
+    """In the order of INSERT. `accepted` is a Stamp's dump."""
     return [
         *(item.id, item.lane, item.item_type, payload, digest(payload)),
         *(item.base_generation, item.base_state_rev, item.after, item.conflict_id),
-        *(item.epoch, item.autonomy, item.created_at.isoformat(), accepted.dump()),
+        *(item.epoch, item.autonomy, item.created_at.isoformat(), accepted),
         *(item.report_key, item.attempts, item.last_error, counted),
     ]
 
@@ -163,6 +164,10 @@ def read_place(cursor: str) -> tuple[bool, int]:
     if stage not in ("failed", "waiting") or not after.isdecimal() or len(after) > 18:
         raise Malformed("'cursor' is none of this listing.", hint="Hand next_cursor back as it was.")
     return stage == "failed", int(after)
+
+
+def text_of(payload: dict[str, Any]) -> str:
+    return to_json(payload).decode()
 
 
 def _payload(text: str, expected: bytes | None) -> dict[str, Any]:
