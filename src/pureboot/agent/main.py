@@ -61,7 +61,7 @@ from pureboot.core.errors import Busy, SettingsError
 from pureboot.rendering.renderer import Renderer
 from pureboot.storage.lock import FolderLock
 from pureboot.tftp.server import TftpServer
-from pureboot.wire.http import bind, serve_http
+from pureboot.wire.http import bind, serve_http, settle_down
 
 log = logging.getLogger(__name__)
 
@@ -348,6 +348,7 @@ async def run(settings: AgentSettings) -> None:
         try:
             where = ":".join(map(str, sock.getsockname()[:2]))
             log.info("site agent %s serves on %s", agent.identity.agent_id, where)
+            settle_down()
             await serve_http(agent.app, sock, stop=stop, max_connections=settings.max_connections)
         finally:
             await agent.tftp.stop()

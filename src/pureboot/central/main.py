@@ -34,7 +34,7 @@ from pureboot.central.watch import Watch
 from pureboot.config.central import CentralSettings
 from pureboot.core.errors import SettingsError
 from pureboot.storage.lock import FolderLock
-from pureboot.wire.http import bind, serve_http
+from pureboot.wire.http import bind, serve_http, settle_down
 
 log = logging.getLogger(__name__)
 
@@ -163,6 +163,7 @@ async def run(settings: CentralSettings) -> None:
         host, port = sock.getsockname()[:2]
         async with asyncio.TaskGroup() as group:
             works = [group.create_task(part.run()) for part in (central.housekeeping, central.watch)]
+            settle_down()
             await serve_http(
                 central.app,
                 sock,

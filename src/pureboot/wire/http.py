@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import socket
 from collections.abc import Callable
@@ -82,6 +83,14 @@ async def serve_http(
         stopping.cancel()
         server.should_exit = True
         await serving
+
+
+def settle_down() -> None:
+    """For a program that has started: what it is made of by now stays, and Python's collector need not walk over it
+    again. It does so every few thousand requests otherwise, and whoever asks then waits some 30 ms."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
 
 
 class _Impatient(HttpToolsProtocol):
