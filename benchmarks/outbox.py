@@ -32,7 +32,9 @@ async def main() -> None:
     parser.add_argument("--writes", type=int, default=20_000)
     parser.add_argument("--nodes", type=int, default=200)
     parser.add_argument("--database", choices=["sqlite", "postgresql"], default="sqlite", help="central's")
-    parser.add_argument("--shrink", action="store_true", help="wait for the file to shrink after the drain")
+    parser.add_argument(
+        "--shrink", action="store_true", help="keep 1 MB of what was settled; wait for the file to shrink"
+    )
     parser.add_argument("--no-drain", action="store_true", help="accept only")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as name, _database(arguments.database) as url:
@@ -40,6 +42,8 @@ async def main() -> None:
         print(describe(folder))
         # Room for all of them: a crowded outbox would only count progress, and is measured by nobody.
         room = {"PUREBOOT_AGENT__QUEUE_MAX_ITEMS": str(2 * arguments.writes)}
+        if arguments.shrink:
+            room["PUREBOOT_AGENT__SENT_MAX_BYTES"] = str(10**6)
         async with running_pair(folder, database_url=url, settings=room) as pair:
             nodes = await prepare(pair, arguments.nodes)
             await accept(pair, nodes, arguments.writes)
