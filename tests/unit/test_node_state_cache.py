@@ -289,3 +289,21 @@ async def test_a_write_that_was_undone_has_changed_nothing_that_is_found(cache: 
     [found] = await together(cache, lambda tx: cache.find(tx, "n1"))
     assert found == cache.by_id("n1")
     assert found.state is NodeState.ACTIVE
+
+
+async def test_what_a_write_has_changed_is_found_though_another_was_undone_after_it(cache: NodeStateCache) -> None:
+    await cache.initialize()
+    await cache.cache_node(a_node("n1", MAC))
+    await cache.cache_node(a_node("n2", OTHER_MAC))
+
+    def fails(tx: Transaction) -> None:
+        cache.save(tx, a_node("n2", OTHER_MAC, NodeState.RETIRED))
+        raise LookupError
+
+    writes = [
+        lambda tx: cache.save(tx, a_node("n1", MAC, NodeState.RETIRED)),
+        fails,
+        lambda tx: (cache.find(tx, "n1"), cache.find(tx, "n2")),
+    ]
+    *_, found = await asyncio.gather(*map(cache.database.store.write, writes), return_exceptions=True)
+    assert [node.state for node in found] == [NodeState.RETIRED, NodeState.ACTIVE]  # type: ignore[union-attr]

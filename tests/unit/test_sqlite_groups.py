@@ -115,13 +115,16 @@ class TestAWriteThatFails:
         assert [type(result) for result in results] == [type(None), type(None), LookupError, type(None)]
         assert (store.read_now(texts), seen) == (["a", "b"], ["once"])
 
-    def test_takes_what_it_found_out_with_it(self, store: Store) -> None:
+    def test_takes_what_it_found_out_with_it_and_nothing_else(self, store: Store) -> None:
+        def found(tx: Transaction) -> None:
+            tx.known["first"] = "kept"
+
         def work(tx: Transaction) -> None:
             tx.known["last"] = "never"
             tx.insert(INSERT, ["never"])
             fails(tx)
 
-        assert together(store, work, lambda tx: tx.known.get("last"))[1] is None
+        assert together(store, found, work, lambda tx: dict(tx.known))[2] == {"first": "kept"}
 
 
 def test_what_was_asked_for_when_the_store_closes_is_on_disk(tmp_path: Path) -> None:

@@ -54,7 +54,8 @@ class Transaction:
     handed out: what it updates is never older than an acknowledged write, and never newer than the disk.
 
     `known` is what one of the writes that share it has found out, so that the others need not ask: each statement
-    hands Python's lock to the event loop and waits for it again. It is empty again once a write was undone."""
+    hands Python's lock to the event loop and waits for it again. Of a write that is undone it forgets what that one put
+    in, so its values are replaced and never changed."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -97,9 +98,9 @@ class Transaction:
             raise
         self._unchanged += self._connection.total_changes - before  # they counted when they were handed in
 
-    def forget(self) -> None:
-        """A write was undone."""
-        self.known.clear()
+    def forget(self, known: dict[str, Any]) -> None:
+        """A write was undone; `known` is what was known before it."""
+        self.known = known
         self._rows.clear()
 
     @property
@@ -368,9 +369,10 @@ class Store:
         return True
 
     def _run_apart(self, job: _Job, transaction: Transaction) -> None:
+        known = dict(transaction.known)
         self._writer.execute("SAVEPOINT job")
         if not self._run_job(job, transaction, flush=True):
-            transaction.forget()
+            transaction.forget(known)
             self._writer.execute("ROLLBACK TO job")
         self._writer.execute("RELEASE job")
 
