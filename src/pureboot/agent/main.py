@@ -291,7 +291,7 @@ class SiteAgent:
                 *page.routes(),
             ],
             max_body_bytes=settings.max_body_bytes,
-            quick=nodes.quick,
+            quick=nodes.reports,
         )
         self.app: ASGIApp = QuickBoots(app, ready)
 

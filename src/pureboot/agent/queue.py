@@ -157,7 +157,7 @@ class SyncQueue:
             item = item.model_copy(update={"lane": lane_of(item), "epoch": item.epoch or self.epoch})
         payload = text_of(item.payload)
         size = len(payload.encode())
-        usage = tx.known[_USAGE] if _USAGE in tx.known else self.usage(tx)
+        usage = tx.once(_USAGE, lambda: self.usage(tx))
         tx.once("disk", lambda: self.bounds.check_disk(self.database.path))
         self.bounds.check(item.item_type, item.payload, usage, size)
         tx.known[_USAGE] = usage.plus(size)
@@ -382,9 +382,8 @@ class SyncQueue:
         tx.after_commit(lambda: self._count(count - failed - self._pending, failed - self._failed))
 
     def _insert(self, tx: Transaction, item: QueueItem, payload: str, counted: int = 0) -> str:
-        if _NOW not in tx.known:
-            tx.known[_NOW] = self.clock.stamp().dump()
-        tx.insert(INSERT, row_of(item, payload, tx.known[_NOW], counted))
+        accepted = tx.once(_NOW, lambda: self.clock.stamp().dump())
+        tx.insert(INSERT, row_of(item, payload, accepted, counted))
         tx.after_commit(self._arrived)
         return item.id
 

@@ -108,11 +108,12 @@ class Transaction:
         """More after a write than before it, if it has changed anything."""
         return self._connection.total_changes - self._unchanged
 
-    def once(self, name: str, check: Callable[[], None]) -> None:
-        """What one of the writes has found well, the others need not ask."""
+    def once(self, name: str, ask: Callable[[], T]) -> T:
+        """What is `known` by that name; asked for where nobody has yet."""
         if name not in self.known:
-            check()
-            self.known[name] = True
+            self.known[name] = ask()
+        found: T = self.known[name]
+        return found
 
     def after_commit(self, hook: Callable[[], None]) -> None:
         self.hooks.append(hook)

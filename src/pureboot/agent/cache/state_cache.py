@@ -236,8 +236,8 @@ class NodeStateCache:
 
     def unalias(self, tx: Transaction, node_id: str) -> None:
         """Central has a node of this very name."""
-        self._changes(tx)
         if tx.execute("DELETE FROM node_alias WHERE alias = ?", [node_id]).rowcount:
+            self._changes(tx)
             tx.after_commit(lambda: _forget(self._aliases, node_id))
 
     def _row(self, tx: Transaction, node_id: str) -> CachedNode | None:

@@ -6,7 +6,6 @@ from urllib.parse import parse_qsl
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
-from pureboot.agent.app import content_type
 from pureboot.core.errors import Malformed
 from pureboot.wire.messages import explain
 from pureboot.wire.reading import read_json
@@ -23,11 +22,8 @@ def read_limit(request: Request) -> int:
 
 
 async def read_body(request: Request, kind: type[Body]) -> Body:
-    return parse_body(await request.body(), content_type(request.scope), kind)
-
-
-def parse_body(raw: bytes, media_type: str, kind: type[Body]) -> Body:
-    if media_type.startswith("application/x-www-form-urlencoded"):
+    raw = await request.body()
+    if request.headers.get("Content-Type", "").startswith("application/x-www-form-urlencoded"):
         parsed: object = dict(parse_qsl(raw.decode("utf-8", "replace"), keep_blank_values=True))
     else:
         parsed = _json(raw)

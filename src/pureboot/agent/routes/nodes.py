@@ -3,19 +3,16 @@
 import json
 import sqlite3
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import Scope
 
-from pureboot.agent.app import Handler, content_type
 from pureboot.agent.cache.state_cache import CachedNode, NodeStateCache
 from pureboot.agent.proxy import CentralProxy, Written
-from pureboot.agent.routes.bodies import parse_body, read_body
+from pureboot.agent.routes.bodies import read_body
 from pureboot.core.changes import NodeEvent
 from pureboot.core.errors import Forbidden, IllegalEdge, Invalid, Malformed, NotFound, TooLarge
 from pureboot.core.lifecycle import NodeState
@@ -27,9 +24,6 @@ from pureboot.wire.reading import levels
 METADATA_BYTES = 64 * 1024
 METADATA_DEPTH = 32
 
-_REPORT = "/api/v1/report"
-_NODES = "/api/v1/nodes"
-
 
 class Nodes:
     """`may_install`: whether a boot of the node would install it now."""
@@ -37,14 +31,19 @@ class Nodes:
     def __init__(self, proxy: CentralProxy, cache: NodeStateCache, may_install: Callable[[CachedNode], bool]) -> None:
         self._proxy, self._cache, self._may_install = proxy, cache, may_install
 
+        # A whole site that installs says little else.
+        self.reports = [
+            Route("/api/v1/nodes/{id}/event", self.event, methods=["POST"]),
+            Route("/api/v1/report", self.report, methods=["POST"]),
+        ]
+
     def routes(self) -> list[Route]:
         return [
-            Route(_REPORT, self.report, methods=["POST"]),
-            Route(f"{_NODES}/{{id}}/event", self.event, methods=["POST"]),
-            Route(f"{_NODES}/register", self.register, methods=["POST"]),
-            Route(f"{_NODES}/{{id}}/state", self.move, methods=["PATCH"]),
-            Route(_NODES, self.find, methods=["GET"]),
-            Route(f"{_NODES}/{{id}}", self.get, methods=["GET"]),
+            *self.reports,
+            Route("/api/v1/nodes/register", self.register, methods=["POST"]),
+            Route("/api/v1/nodes/{id}/state", self.move, methods=["PATCH"]),
+            Route("/api/v1/nodes", self.find, methods=["GET"]),
+            Route("/api/v1/nodes/{id}", self.get, methods=["GET"]),
         ]
 
     async def register(self, request: Request) -> Response:
@@ -67,31 +66,16 @@ class Nodes:
         return _answer(written)
 
     async def event(self, request: Request) -> Response:
-        return await self._event(request.path_params["id"], await request.body(), content_type(request.scope))
-
-    async def report(self, request: Request) -> Response:
-        return await self._report(await request.body(), content_type(request.scope))
-
-    def quick(self, scope: Scope) -> Handler | None:
-        """`event` and `report`, for `Ahead`: a whole site that installs says little else."""
-        if scope["method"] != "POST":
-            return None
-        if scope["path"] == _REPORT:
-            return self._report
-        before, _, name = scope["path"].rpartition("/")
-        nodes, _, node_id = before.rpartition("/")
-        return partial(self._event, node_id) if name == "event" and nodes == _NODES and node_id else None
-
-    async def _event(self, node_id: str, raw: bytes, kind: str) -> Response:
-        body = parse_body(raw, kind, EventBody)
-        may_begin = self._may_begin(self._cache.by_id(node_id))
+        body = await read_body(request, EventBody)
+        event = _event(request.path_params["id"], body)
+        may_begin = self._may_begin(self._cache.by_id(event.node_id))
         written = await self._proxy.record(
-            _event(node_id, body), report_id=body.report_id, boot_token=body.boot_token, may_begin=may_begin
+            event, report_id=body.report_id, boot_token=body.boot_token, may_begin=may_begin
         )
         return _answer(written)
 
-    async def _report(self, raw: bytes, kind: str) -> Response:
-        body = parse_body(raw, kind, ReportBody)
+    async def report(self, request: Request) -> Response:
+        body = await read_body(request, ReportBody)
         mac = MacAddress.parse(body.mac_address)
         may_begin = self._may_begin(self._cache.by_mac(mac))
         written = await self._proxy.report(
