@@ -14,6 +14,26 @@ import pytest
 from hypothesis import settings
 
 TESTS = Path(__file__).parent
+# Those that take more than a minute, by what they took in a whole run.
+LONGEST_FIRST = {
+    name: place
+    for place, name in enumerate(
+        (
+            "test_real_dhcp",
+            "test_histories",
+            "test_faults",
+            "test_outage",
+            "test_demo",
+            "test_mutation_gate",
+            "test_ui",
+            "test_tftp_clients",
+            "test_copies",
+            "test_conflict_matrix",
+            "test_restore",
+            "test_model",
+        )
+    )
+}
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 
 # No deadlines: a busy machine must not fail a property.
@@ -41,6 +61,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     needs = [need for marker in item.iter_markers("requires") for need in marker.args]
     if missing := [need for need in needs if not is_here(need)]:
         pytest.skip(f"needs {', '.join(missing)}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long files first: a long one that comes last leaves the other worker with nothing to do."""
+    items.sort(key=lambda item: LONGEST_FIRST.get(item.path.stem, len(LONGEST_FIRST)))
 
 
 def is_here(need: str) -> bool:

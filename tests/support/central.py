@@ -3,15 +3,20 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx2
 from sqlalchemy import Connection, Row, text
 
+from pureboot.central import engines
 from pureboot.central import tables as t
+from pureboot.central.bell import Bell
 from pureboot.central.clock import Clock, SystemClock, new_id
+from pureboot.central.db import Database
 from pureboot.central.main import TOKEN_FILE, Central, build
 from pureboot.config.central import CentralSettings
 from pureboot.wire.messages import AgentCredential, FeedPage, PushAnswer
@@ -108,9 +113,27 @@ class RunningCentral:
         return AgentCredential.model_validate_json(answer.content)
 
 
+@cache
+def _migrated() -> bytes:
+    """An empty database at the newest schema: made once, for most of a first start is its six migrations."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "central.db"
+        Database(engines.sqlite_file(file), Bell()).close()
+        return file.read_bytes()
+
+
+def _prepare(folder: Path) -> None:
+    file = folder / "central.db"
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(_migrated())
+
+
 @asynccontextmanager
 async def running_central(folder: Path, clock: Clock | None = None, **settings: Any) -> AsyncIterator[RunningCentral]:
     """Central with its data in `folder`; a second one on the same folder goes on where the first stopped."""
+    if not settings.get("database_url"):
+        _prepare(folder)
     with build(CentralSettings(data_dir=folder, **settings), clock or SystemClock()) as central:
         running = RunningCentral(central, (folder / TOKEN_FILE).read_text().strip(), folder)
         try:

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,7 @@ AGENT = "10.77.0.1"
 # Of unique local addresses, for router advertisements.
 AGENT_V6 = "fd77::1"
 OTHER = "10.77.0.2"
+OTHER_V6 = "fd77::2"
 SUBNET = "10.77.0.0/24"
 RANGE = "10.77.0.100,10.77.0.200"
 
@@ -107,11 +108,14 @@ async def running_dnsmasq(folder: Path, config: str) -> AsyncIterator[Dnsmasq]:
 
 @asynccontextmanager
 async def other_dhcp_server(folder: Path) -> AsyncIterator[Dnsmasq]:
-    """On a host of its own on the LAN: it gives out addresses, and knows nothing of boots."""
+    """On a host of its own on the LAN: it gives out addresses, and knows nothing of boots. It is the LAN's router, too:
+    iPXE of 2019 waits 16 s for a router's word on IPv6 at each boot."""
     config = f"port=0\ninterface=other\nbind-dynamic\nlog-dhcp\ndhcp-range={RANGE}\n"
+    config += "enable-ra\ndhcp-range=::,constructor:other,ra-only\n"
     # Its host is a namespace of its own; the wire comes when it is there.
     host = (
         f"until ip address add {OTHER}/24 dev other; do sleep 0.1; done 2>/dev/null; "
+        f"ip address add {OTHER_V6}/64 dev other nodad; "
         'ip link set other up; ip link set lo up; exec "$@"'
     )
     async with _running(folder, "other", config, ["unshare", "--net", "--", "sh", "-c", host, "sh"]) as dnsmasq:
@@ -144,6 +148,10 @@ async def _running(folder: Path, name: str, config: str, before: list[str]) -> A
         if process.returncode is None:
             process.terminate()
         await process.wait()
+        if before:
+            # The namespace takes its end along, but in its own time.
+            with suppress(subprocess.CalledProcessError):
+                ip("link", "delete", "to-other")
 
 
 async def _wire(pid: int) -> None:
