@@ -1,7 +1,8 @@
 """A site's agent without its program's shell: the real parts on one real file, and what is done to them."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -36,6 +37,9 @@ from tests.simulation.fuse import Fuse, mortal_connection
 from tests.simulation.network import URL, HealthOnly, Line, Network
 
 ROOMY = Space(2**40, 2**39)
+
+
+async def _nothing(*_: object) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,8 @@ class Process:
         self.detector = ConflictDetector(self.cache, table=self.conflicts, decide=self.journal.decide)
         transport = HealthOnly(network, identity)
         self.connectivity = ConnectivityMonitor(URL, failure_threshold=1, transport=transport, now=clock.when)
-        line = Line(network, identity)
+        self.meanwhile: Callable[[str], Awaitable[None]] = _nothing
+        line = Line(network, identity, lambda what: self.meanwhile(what))
         proxy = CentralProxy(
             URL,
             self.connectivity,
@@ -118,7 +123,8 @@ class Process:
             confirm_budget=0,
             base_url="http://agent:8080",
         )
-        self.sync = CacheSyncService(
+        following = partial(
+            CacheSyncService,
             line,
             self.connectivity,
             mirror,
@@ -127,8 +133,10 @@ class Process:
             self.queue,
             ContentFetcher(content, line, wanted=self.site.content),
             self.detector,
-            drain=self.processor.process_queue,
         )
+        self.sync = following(drain=self.processor.process_queue)
+        # The feed's loop, while the other one is in the middle of a push.
+        self._beside_a_push = following(drain=_nothing)
 
     async def start(self) -> None:
         await self.queue.initialize()
@@ -168,6 +176,10 @@ class Process:
 
     async def push(self) -> ProcessResult:
         return await self.processor.process_queue()
+
+    async def listen(self) -> None:
+        """Reads the feed while a push is under way."""
+        await self._beside_a_push.sync_once()
 
     async def tidy(self) -> None:
         await self.observations.flush()

@@ -86,14 +86,38 @@ MUTATIONS = (
             Edit("central/generation.py", "    return (generation - 1) * SPAN\n", "    return 0\n"),
             Edit(
                 "agent/mirror.py",
-                "here.base_version if here is not None and here.base_generation == generation else None",
-                "here.base_version if here is not None else None",
+                "node.base_version if node.base_generation == self.generation else None",
+                "node.base_version",
             ),
         ),
     ),
     Mutation(
         "only what was taken beyond a plain answer goes before it is kept",
         (Edit("agent/queue_processor.py", " and is_plain(answer, batch.generation)):", "):"),),
+    ),
+    Mutation(
+        "a page of the feed counts only if it is still the next one",
+        (Edit("agent/mirror.py", "            if since != self._site.position_in(tx):\n", "            if False:\n"),),
+    ),
+    Mutation(
+        "an answer that the feed has overtaken opens no conflict again",
+        (
+            Edit(
+                "agent/conflicts.py",
+                '        if row is not None and document.version < row["version"]:\n            return False\n',
+                "",
+            ),
+        ),
+    ),
+    Mutation(
+        "nor does it bring back a node that is gone",
+        (
+            Edit(
+                "agent/mirror.py",
+                "            kept = replace(kept, base_generation=told.generation, base_version=told.version)\n",
+                "            pass\n",
+            ),
+        ),
     ),
     Mutation(
         "what no policy overwrites, and where none leads",

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -49,6 +50,8 @@ WANDERER = "52:54:00:00:00:ff"
 # Seconds; more than a lease, a backoff and every delay of an item.
 A_WHILE = 100.0
 ROUNDS = 40
+# Of the answers to a push, and of the pages of the feed.
+OVERTAKEN = 0.3
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,8 @@ class History:
         self._said: list[tuple[str, str, str, str]] = []
         self._cursors: dict[int, tuple[int, ...]] = {}
         self._files = 0
+        # Whether an answer is being overtaken, and how many were.
+        self._overtaking, self._overtaken = False, 0
         self._backups: dict[str, Path] = {}
         self.hosts = [self._host(number, agent) for number, agent in enumerate(self.dice.sample(list(stock.agents), 2))]
 
@@ -122,7 +127,9 @@ class History:
     def _process(self, host: Host, path: Path, clock: SiteClock, epoch: str = "") -> Process:
         name = f"{host.name}/{path.stem}"
         parts = (self.network, self._stock.content, self.dice, host.limits)
-        return Process(name, path, host.identity, clock, *parts, epoch)
+        process = Process(name, path, host.identity, clock, *parts, epoch)
+        process.meanwhile = partial(self._meanwhile, host, process)
+        return process
 
     def note(self, what: str) -> None:
         self.trace.append(what)
@@ -219,9 +226,11 @@ class History:
     async def _push(self, process: Process) -> None:
         lanes = {str(row[0]) for row in process.rows("SELECT DISTINCT lane FROM sync_queue WHERE refused = 0")}
         await process.connectivity.check_connectivity()
+        before = self._overtaken
         result = await process.push()
         self.note(f"{process.name} pushes: {result.processed} settled, {result.failed} refused, {result.errors[:1]}")
-        if result.processed + result.failed and not result.errors and not result.remaining:
+        heard_out = result.processed + result.failed and not result.errors and not result.remaining
+        if heard_out and self._overtaken == before:
             self.checker.told(process, {process.cache.canonical(lane) for lane in lanes}, "I4")
 
     async def sync(self) -> None:
@@ -231,12 +240,14 @@ class History:
     async def _sync(self, process: Process) -> int:
         if not process.connectivity.is_online or self.dice.random() < 0.3:
             await process.connectivity.check_connectivity()
+        before = self._overtaken
         try:
             pages, items = await process.sync.sync_once()
         finally:
             self._check_cursor(process)
         self.note(f"{process.name} reads {items} items on {pages} pages")
-        self.checker.told(process, set(self.checker.nodes_of(process.identity.site_id)), "I9")
+        if self._overtaken == before:
+            self.checker.told(process, set(self.checker.nodes_of(process.identity.site_id)), "I9")
         return items
 
     def _check_cursor(self, process: Process) -> None:
@@ -508,6 +519,43 @@ class History:
         fresh = self._process(host, process.path, process.clock)
         host.processes[host.processes.index(process)] = fresh
         await fresh.start()
+
+    async def _meanwhile(self, host: Host, process: Process, what: str) -> None:
+        """At times the answer to a push, or a page of the feed, is overtaken by what the agent's other loop hears."""
+        if what not in ("push", "changes") or self.network.calm or self._overtaking:
+            return
+        if self.dice.random() >= OVERTAKEN:
+            return
+        self._overtaking = True
+        self._overtaken += 1
+        self.note(f"{process.name}: while an answer is on its way ({what})")
+        try:
+            match what:
+                case "push":
+                    await self._beside_a_push(process)
+                case "changes":
+                    await self._beside_a_page(host, process)
+        except PureBootError as error:
+            self.note(f"  {type(error).__name__}: {error.message}")
+        finally:
+            self._overtaking = False
+
+    async def _beside_a_push(self, process: Process) -> None:
+        """Of what people do now the answer knows nothing, and the feed tells of it first."""
+        self.central.fuse.put_out()
+        for act in (History.admin_settles, History.admin_edits, History.admin):
+            await act(self)
+        await process.listen()
+
+    async def _beside_a_page(self, host: Host, process: Process) -> None:
+        """Machines speak, and their items go out. At times central has begun a new life by then, and has forgotten what
+        this page tells."""
+        self.central.fuse.put_out()
+        if self.dice.random() < 0.1:
+            await self.restore_central()
+        for mac in self.dice.sample(host.macs, 2):
+            await self._report(process, mac)
+        await process.push()
 
     def _allowed(self) -> "_Allowed":
         return _Allowed(self.note)

@@ -1,7 +1,7 @@
 """The WAN: each request arrives, or is lost, or comes late, or twice; and so does its answer."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from random import Random
 
 import httpx2
@@ -68,11 +68,12 @@ class Network:
 
 
 class Line(CentralClient):
-    """An agent's client, on our network instead of HTTP: what is said crosses it as the same JSON."""
+    """An agent's client, on our network instead of HTTP: what is said crosses it as the same JSON. `meanwhile`: what
+    goes on while the answer to a request of that kind is on its way."""
 
-    def __init__(self, network: Network, sender: Agent) -> None:
+    def __init__(self, network: Network, sender: Agent, meanwhile: Callable[[str], Awaitable[None]]) -> None:
         super().__init__(httpx2.AsyncClient(transport=HealthOnly(network, sender)))
-        self._network, self._sender = network, sender
+        self._network, self._sender, self._meanwhile = network, sender, meanwhile
 
     async def generation(self) -> int:
         return Health.model_validate_json(await self._ask("health", "")).generation
@@ -89,6 +90,7 @@ class Line(CentralClient):
 
     async def _ask(self, what: str, body: str) -> str:
         reply = await self._network.carry(Call(self._sender, what, body))
+        await self._meanwhile(what)
         if reply.status >= 300:
             raise from_answer(reply.status, json.loads(reply.body), reply.retry_after)
         return reply.body

@@ -13,7 +13,7 @@ from pureboot.agent.database import Database
 from pureboot.agent.journal import Journal
 from pureboot.agent.mirror import Mirror
 from pureboot.agent.queue import QueueItem, SyncQueue
-from pureboot.agent.site import SiteState
+from pureboot.agent.site import Position, SiteState
 from pureboot.core.lifecycle import Autonomy, NodeState
 from pureboot.core.reconcile import Strategy
 from pureboot.wire.messages import ConflictDocument, FeedItem, FeedPage, NodeDocument, SiteDocument
@@ -38,7 +38,7 @@ class Parts:
 
     async def knows(self, node_id: str = "n1", mac: str = MAC, **fields: Any) -> CachedNode:
         """Central has told this site of the node."""
-        await self.mirror.store_page(page(node_item(node_id, mac, **fields)))
+        await self.reads(page(node_item(node_id, mac, **fields)))
         return self.node(node_id)
 
     def node(self, node_id: str = "n1") -> CachedNode:
@@ -46,11 +46,15 @@ class Parts:
         assert found is not None, f"{node_id} is not here"
         return found
 
+    async def reads(self, page: FeedPage, since: Position | None = None) -> bool:
+        """A page of the feed; None: asked for just now."""
+        return await self.mirror.store_page(page, since or self.site.position)
+
     async def hears(self, document: ConflictDocument, version: int = 1) -> None:
         """Central tells this site of the conflict."""
-        doc = document.model_dump(mode="json")
+        doc = document.model_dump(mode="json") | {"version": version}
         item = FeedItem(pos=2, type="conflict", op="upsert", id=document.id, version=version, doc=doc)
-        await self.mirror.store_page(page(item))
+        await self.reads(page(item))
 
     async def waiting(self) -> list[QueueItem]:
         return await self.queue.peek(1000)

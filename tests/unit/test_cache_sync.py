@@ -172,7 +172,7 @@ class Restored(Feed):
 
 async def test_a_place_the_feed_no_longer_knows_is_given_up_for_its_start(parts: Parts, tmp_path: Path) -> None:
     """What was deleted meanwhile is told by nothing but its absence."""
-    await parts.mirror.store_page(page(node_item("n1", MAC), node_item("n2", OTHER_MAC), next="5.0"))
+    await parts.reads(page(node_item("n1", MAC), node_item("n2", OTHER_MAC), next="5.0"))
     feed = Restored(page(node_item("n2", OTHER_MAC), next="7.0", more=True), page(next="8.0"))
     async with linked(parts, FakeCentral()) as link, following(parts, link, tmp_path, feed) as sync:
         await sync.sync_once()
@@ -183,7 +183,7 @@ async def test_a_place_the_feed_no_longer_knows_is_given_up_for_its_start(parts:
 async def test_a_page_of_another_generation_is_heard_after_this_site_has_spoken(parts: Parts, tmp_path: Path) -> None:
     central = FakeCentral()
     central.add("n1", MAC, NodeState.INSTALLED)
-    await parts.mirror.store_page(page(node_item("n1", MAC), next="5.0"))
+    await parts.reads(page(node_item("n1", MAC), next="5.0"))
     event = await parts.journal.record("n1", NodeEvent("n1", "e"))
     async with linked(parts, central) as link:
         await link.connectivity.check_connectivity()

@@ -192,7 +192,7 @@ async def test_what_central_found_is_shown_and_is_over_when_central_says_so(part
     await parts.hears(conflict_document("c1", "n1"))
     (conflict,) = await parts.detector.get_pending_conflicts()
     assert (conflict.id, conflict.local_state) == ("c1", "active")
-    await parts.mirror.store_page(page(FeedItem(pos=3, type="conflict", op="delete", id="c1")))
+    await parts.reads(page(FeedItem(pos=3, type="conflict", op="delete", id="c1")))
     assert (await parts.detector.get_pending_conflicts(), parts.conflicts.pending_count) == ([], 0)
 
 

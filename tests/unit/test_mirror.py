@@ -1,5 +1,6 @@
 """Where central's word lands: answers to pushes and pages of the feed, each as a whole."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -184,7 +185,7 @@ async def test_a_person_settles_it_at_central_and_the_site_follows(
         FeedItem(pos=2, type="conflict", op="upsert", id="c1", doc=resolved.model_dump(mode="json")),
         node_item("n1", MAC, state=state, version=3, state_rev=3),
     ]
-    await parts.mirror.store_page(page(*(items if conflict_first else reversed(items))))
+    await parts.reads(page(*(items if conflict_first else reversed(items))))
     node = parts.node()
     assert (node.stage, node.base, node.conflict_id) == (Stage(state), Stage(state), None)
     assert (parts.conflicts.pending_count, await parts.detector.get_pending_conflicts()) == (0, [])
@@ -258,7 +259,7 @@ async def test_a_node_made_here_that_central_knew_takes_centrals_name(parts: Par
 async def test_a_node_central_has_deleted_leaves_with_its_last_item(parts: Parts) -> None:
     await parts.knows(state=S.INSTALLED)
     item = await moves(parts, S.ACTIVE)
-    await parts.mirror.store_page(page(FeedItem(pos=2, type="node", op="delete", id="n1")))
+    await parts.reads(page(FeedItem(pos=2, type="node", op="delete", id="n1", version=2)))
     assert parts.node().state is S.ACTIVE  # it still has something to deliver
     resolved = conflict_document("c1", "n1", status="resolved", resolved=True, resolution="keep_central")
     result = said(Outcome.CONFLICT, item, conflict_id="c1", resolution="keep_central")
@@ -275,7 +276,7 @@ async def test_a_deleted_node_in_dispute_leaves_when_a_person_lets_it_go(parts: 
     await settle(parts, answer(said(Outcome.CONFLICT, item, conflict_id="c1"), gone=["n1"], conflicts=[pending]))
     assert parts.node().conflict_id == "c1"
     resolved = conflict_document("c1", "n1", **fields, status="resolved", resolved=True, resolution="keep_central")
-    await parts.mirror.store_page(
+    await parts.reads(
         page(FeedItem(pos=2, type="conflict", op="upsert", id="c1", doc=resolved.model_dump(mode="json")))
     )
     assert parts.cache.by_id("n1") is None
@@ -300,11 +301,11 @@ async def test_an_answer_of_another_generation_is_noted(parts: Parts) -> None:
 
 
 async def test_a_page_and_its_cursor_are_stored_together(parts: Parts, tmp_path: Path) -> None:
-    await parts.mirror.store_page(page(node_item("n1", MAC), next="7.1", more=True))
+    await parts.reads(page(node_item("n1", MAC), next="7.1", more=True))
     assert parts.site.position == Position(1, "7.1")
     broken = FeedItem(pos=9, type="node", op="upsert", id="n2", doc={"id": "n2"})
     with pytest.raises(PureBootError):
-        await parts.mirror.store_page(page(node_item("n3", OTHER_MAC), broken, next="9.1"))
+        await parts.reads(page(node_item("n3", OTHER_MAC), broken, next="9.1"))
     assert parts.site.position == Position(1, "7.1")
     assert parts.cache.by_id("n3") is None
     parts.database.close()
@@ -316,13 +317,13 @@ async def test_a_page_that_cannot_be_read_is_one_of_our_errors(parts: Parts) -> 
     """The loop that follows the feed goes on after those, and after no others."""
     broken = FeedItem(pos=9, type="node", op="upsert", id="n2", doc={"id": "n2"})
     with pytest.raises(PureBootError):
-        await parts.mirror.store_page(page(broken))
+        await parts.reads(page(broken))
 
 
 async def test_only_the_last_page_of_a_pass_says_how_fresh_everything_is(parts: Parts) -> None:
-    await parts.mirror.store_page(page(node_item("n1", MAC), more=True))
+    await parts.reads(page(node_item("n1", MAC), more=True))
     assert (parts.site.last_pass, parts.site.knowledge_age()) == (None, None)
-    await parts.mirror.store_page(page(more=False))
+    await parts.reads(page(more=False))
     parts.clock.advance(42)
     assert parts.site.knowledge_age() == 42
 
@@ -369,8 +370,8 @@ async def test_a_new_node_on_a_deleted_ones_mac_does_not_inherit_its_items(parts
     """Central deleted n1 and made n2 for the machine; what the site still says of n1 is for n1 to be judged by."""
     await parts.knows("n1", MAC, state=S.INSTALLED)
     item = await moves(parts, S.ACTIVE)
-    await parts.mirror.store_page(
-        page(FeedItem(pos=2, type="node", op="delete", id="n1"), node_item("n2", MAC, state=S.INSTALLED))
+    await parts.reads(
+        page(FeedItem(pos=2, type="node", op="delete", id="n1", version=2), node_item("n2", MAC, state=S.INSTALLED))
     )
     assert [(i.id, i.lane) for i in offered(parts)] == [(item, "n1")]
     owner = parts.cache.by_mac(HERE)
@@ -386,7 +387,7 @@ async def test_a_new_node_on_a_deleted_ones_mac_does_not_inherit_its_items(parts
 @pytest.mark.parametrize("op", ["delete", "moved_out"])
 async def test_a_node_that_left_is_gone_and_remembered(parts: Parts, op: Any) -> None:
     await parts.knows(state=S.ACTIVE)
-    await parts.mirror.store_page(page(FeedItem(pos=2, type="node", op=op, id="n1")))
+    await parts.reads(page(FeedItem(pos=2, type="node", op=op, id="n1", version=2)))
     assert parts.cache.by_id("n1") is None
     assert parts.cache.last_state(HERE) is S.ACTIVE
 
@@ -398,7 +399,7 @@ async def test_a_node_that_left_with_something_to_say_is_not_touched_and_goes_on
     await parts.knows(state=S.PENDING)
     event = await parts.journal.record("n1", NodeEvent("", "note"))
     items = offered(parts)
-    await parts.mirror.store_page(page(FeedItem(pos=2, type="node", op=op, id="n1"), next="2.1"))
+    await parts.reads(page(FeedItem(pos=2, type="node", op=op, id="n1", version=2), next="2.1"))
     assert parts.node().disputed
     with pytest.raises(Moved):
         await parts.journal.begin("n1", (Edge(Stage(S.PENDING), Stage(S.INSTALLING, 1), By.SYSTEM),))
@@ -409,7 +410,7 @@ async def test_a_node_that_left_with_something_to_say_is_not_touched_and_goes_on
 async def test_a_node_that_left_and_came_back_is_one_as_any_other(parts: Parts) -> None:
     await parts.knows(state=S.ACTIVE)
     await parts.journal.record("n1", NodeEvent("", "note"))
-    await parts.mirror.store_page(page(FeedItem(pos=2, type="node", op="moved_out", id="n1"), next="2.1"))
+    await parts.reads(page(FeedItem(pos=2, type="node", op="moved_out", id="n1", version=2), next="2.1"))
     await parts.knows(state=S.ACTIVE, version=3)
     assert not parts.node().disputed
 
@@ -445,7 +446,7 @@ async def test_of_a_node_that_central_forgot_with_its_backup_another_pass_decide
     refused = said(Outcome.REJECTED, event.queue_id or "", reason="unknown_node: Central knows no such node.")
     await settle(parts, answer(refused))
     assert parts.site.position.cursor == "0"
-    await parts.mirror.store_page(page(next="4.1"))
+    await parts.reads(page(next="4.1"))
     assert parts.cache.by_id("n1") is None
 
 
@@ -461,7 +462,7 @@ async def test_a_node_that_only_this_site_knows_stays_when_central_refuses_what_
 
 async def test_an_alias_on_the_feed_holds_for_ever(parts: Parts, tmp_path: Path) -> None:
     await parts.knows()
-    await parts.mirror.store_page(page(FeedItem(pos=2, type="alias", op="upsert", id="old", doc={"node_id": "n1"})))
+    await parts.reads(page(FeedItem(pos=2, type="alias", op="upsert", id="old", doc={"node_id": "n1"})))
     parts.database.close()
     with opened(tmp_path / "agent.db") as again:
         assert again.node("old") == again.node("n1")
@@ -484,7 +485,7 @@ async def test_centrals_conflict_replaces_what_the_site_suspected(parts: Parts) 
     await parts.detector.mark_conflict((await suspected(parts, "preview")).model_copy(update={"node_mac": MAC}))
     assert parts.conflicts.pending_count == 1
     document = conflict_document("c1", "n1")
-    await parts.mirror.store_page(
+    await parts.reads(
         page(FeedItem(pos=2, type="conflict", op="upsert", id="c1", doc=document.model_dump(mode="json")))
     )
     assert [conflict.id for conflict in await parts.detector.get_pending_conflicts()] == ["c1"]
@@ -505,9 +506,9 @@ async def test_what_a_whole_pass_did_not_meet_is_gone(parts: Parts) -> None:
     await parts.knows("n1", MAC)
     await parts.knows("n2", OTHER_MAC)
     await start_over(parts)
-    await parts.mirror.store_page(page(node_item("n2", OTHER_MAC), next="3.0", more=True))
+    await parts.reads(page(node_item("n2", OTHER_MAC), next="3.0", more=True))
     assert parts.cache.by_id("n1") is not None
-    await parts.mirror.store_page(page(next="4.0"))
+    await parts.reads(page(next="4.0"))
     assert [node.node_id for node in parts.cache.nodes()] == ["n2"]
     assert parts.cache.last_state(HERE) is not None
 
@@ -517,7 +518,7 @@ async def test_a_node_with_something_to_say_survives_the_pass(parts: Parts) -> N
     await parts.journal.record("n1", NodeEvent("n1", "e"))
     local = (await parts.journal.register(MacAddress.parse(OTHER_MAC), facts={})).node.node_id
     await start_over(parts)
-    await parts.mirror.store_page(page(next="4.0"))
+    await parts.reads(page(next="4.0"))
     assert {node.node_id for node in parts.cache.nodes()} == {"n1", local}
 
 
@@ -525,10 +526,10 @@ async def test_a_restart_in_the_middle_of_a_pass_forgets_nothing_it_met(parts: P
     await parts.knows("n1", MAC)
     await parts.knows("n2", OTHER_MAC)
     await start_over(parts)
-    await parts.mirror.store_page(page(node_item("n1", MAC), next="3.0", more=True))
+    await parts.reads(page(node_item("n1", MAC), next="3.0", more=True))
     parts.database.close()
     with opened(tmp_path / "agent.db") as again:
-        await again.mirror.store_page(page(next="4.0"))
+        await again.reads(page(next="4.0"))
         assert [node.node_id for node in again.cache.nodes()] == ["n1"]
 
 
@@ -541,9 +542,69 @@ async def test_an_ordinary_page_sweeps_nothing(parts: Parts) -> None:
 async def test_a_conflict_central_no_longer_knows_lets_its_node_go(parts: Parts) -> None:
     await pending_conflict(parts)
     await start_over(parts)
-    await parts.mirror.store_page(page(node_item("n1", MAC, state=S.REPROVISION, version=2, state_rev=2)))
+    await parts.reads(page(node_item("n1", MAC, state=S.REPROVISION, version=2, state_rev=2)))
     assert (parts.node().conflict_id, parts.node().state) == (None, S.REPROVISION)
     assert parts.conflicts.pending_count == 0
+
+
+# The feed and the answer to a push overtake each other
+
+
+async def test_a_page_that_was_asked_for_before_a_pass_began_is_not_its_first(parts: Parts) -> None:
+    """All that such a pass had not met would be swept away."""
+    await parts.knows("n1", MAC)
+    since = parts.site.position
+    await start_over(parts)
+    assert not await parts.reads(page(node_item("n2", OTHER_MAC), next="3.0"), since)
+    assert [node.node_id for node in parts.cache.nodes()] == ["n1"]
+    assert parts.site.position.cursor == "0"
+
+
+async def test_nor_if_the_pass_begins_in_the_same_transaction(parts: Parts) -> None:
+    await parts.knows("n1", MAC)
+    since = parts.site.position
+    _, stored = await asyncio.gather(start_over(parts), parts.reads(page(next="3.0"), since))
+    assert not stored
+    assert (parts.cache.count(), parts.site.position.cursor) == (1, "0")
+
+
+async def test_a_conflict_that_the_feed_has_closed_is_not_opened_by_an_older_answer(parts: Parts) -> None:
+    await pending_conflict(parts)
+    event = str((await parts.journal.record("n1", NodeEvent("n1", "e"))).queue_id)
+    items = offered(parts)
+    closed = conflict_document("c1", "n1", status="resolved", resolved=True, resolution="keep_central")
+    await parts.hears(closed, version=3)
+    late = conflict_document("c1", "n1", version=2)
+    await settle(parts, answer(said(Outcome.CONFLICT, event, conflict_id="c1"), conflicts=[late]), items)
+    assert (parts.node().conflict_id, parts.node().state) == (None, S.REPROVISION)
+    assert parts.conflicts.pending_count == 0
+    await parts.hears(conflict_document("c1", "n1"), version=4)
+    assert (parts.node().conflict_id, parts.conflicts.pending_count) == ("c1", 1)
+
+
+@pytest.mark.parametrize("made_here", [False, True])
+async def test_a_node_that_the_feed_took_away_is_not_brought_back_by_an_older_answer(
+    parts: Parts, made_here: bool
+) -> None:
+    if made_here:
+        accepted = await parts.journal.register(HERE, facts={})
+    else:
+        await parts.knows()
+        accepted = await parts.journal.record("n1", NodeEvent("n1", "e"))
+    node_id, items = accepted.node.node_id, offered(parts)
+    await parts.reads(page(FeedItem(pos=2, type="node", op="delete", id=node_id, version=3), next="2.1"))
+    late = node_document(node_id, MAC, version=2)
+    await settle(parts, answer(said(Outcome.APPLIED, accepted.queue_id or ""), nodes=[late]), items)
+    assert parts.cache.nodes() == []
+
+
+async def test_a_node_that_the_feed_brought_back_is_not_taken_away_by_an_older_answer(parts: Parts) -> None:
+    await parts.knows()
+    event = str((await parts.journal.record("n1", NodeEvent("n1", "e"))).queue_id)
+    items = offered(parts)
+    await parts.knows(version=12)
+    await settle(parts, answer(said(Outcome.APPLIED, event), gone=["n1"]), items)
+    assert (parts.node().base_version, parts.node().gone) == (12, False)
 
 
 # Another generation
@@ -553,13 +614,13 @@ async def test_versions_of_another_generation_are_not_compared(parts: Parts) -> 
     await parts.knows(state=S.ACTIVE, version=9, state_rev=5)
     await parts.mirror.begin_generation(2)
     restored = node_item("n1", MAC, state=S.INSTALLED, version=3, state_rev=2)
-    assert await parts.mirror.store_page(page(restored, generation=2))
+    assert await parts.reads(page(restored, generation=2))
     assert (parts.node().base_version, parts.node().base_generation, parts.node().state) == (3, 2, S.INSTALLED)
 
 
 async def test_a_page_of_another_generation_is_not_stored(parts: Parts) -> None:
     await parts.knows("n1", MAC)
-    assert not await parts.mirror.store_page(page(node_item("n2", OTHER_MAC), next="9.0", generation=2))
+    assert not await parts.reads(page(node_item("n2", OTHER_MAC), next="9.0", generation=2))
     assert (parts.cache.by_id("n2"), parts.site.position) == (None, Position(2, "0"))
 
 

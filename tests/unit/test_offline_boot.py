@@ -69,13 +69,13 @@ async def holds(parts: Parts, content: ContentCache, *names: str) -> None:
             async with content.landing(name, len(bytes_)) as landing:
                 landing.write_bytes(bytes_)
                 await content.put(name, landing, digest)
-    await parts.mirror.store_page(page(*items))
+    await parts.reads(page(*items))
 
 
 async def approved(parts: Parts, content: ContentCache, level: Autonomy = Autonomy.LIMITED, *names: str) -> None:
     await parts.has_autonomy(level)
     await holds(parts, content, *(names or FILES))
-    await parts.mirror.store_page(page(node_item("n1", MAC, state=S.PENDING, workflow_id="w1")))
+    await parts.reads(page(node_item("n1", MAC, state=S.PENDING, workflow_id="w1")))
 
 
 def state_shown(script: str) -> str:
@@ -354,7 +354,7 @@ async def test_a_file_that_changed_at_central_is_not_the_one_that_is_here(parts:
     newer = ContentDocument(
         category="images", path="debian/linux", digest="sha256:" + "0" * 64, size=8, version=2, updated_at=EPOCH
     )
-    await parts.mirror.store_page(
+    await parts.reads(
         page(FeedItem(pos=9, type="content", op="upsert", id=newer.name, doc=newer.model_dump(mode="json")))
     )
     assert "content is missing here" in await generator(parts, content).generate_script(MAC)
@@ -391,7 +391,7 @@ async def test_last_known_never_installs_and_records_nothing(
 ) -> None:
     await holds(parts, content, *FILES)
     await parts.knows(state=state, workflow_id="w1")
-    await parts.mirror.store_page(page(FeedItem(pos=2, type="node", op="delete", id="n1")))
+    await parts.reads(page(FeedItem(pos=2, type="node", op="delete", id="n1", version=2)))
     script = await generator(parts, content, "last_known").generate_script(MAC)
     assert script.rstrip().endswith(shown)
     assert not is_install(script)
@@ -544,5 +544,5 @@ async def test_a_document_of_before_the_setting_means_sanboot(parts: Parts, cont
     site = {"id": "attic", "name": "attic", "version": 1, "created_at": str(EPOCH), "updated_at": str(EPOCH)}
     node = node_item("n1", MAC, state=S.ACTIVE)
     del node.doc["local_boot"]
-    await parts.mirror.store_page(page(FeedItem(pos=1, type="site", op="upsert", id="attic", doc=site), node))
+    await parts.reads(page(FeedItem(pos=1, type="site", op="upsert", id="attic", doc=site), node))
     assert LOCAL_DISK in await generator(parts, content).generate_script(MAC)

@@ -174,7 +174,7 @@ async def test_what_lay_unused_beyond_its_age_goes(parts: Parts, tmp_path: Path)
             await site.fetcher.fetch(name)
         parts.clock.advance(9 * DAY)
         await site.fetcher.fetch(MATCHED)
-        await parts.mirror.store_page(page())
+        await parts.reads(page())
         assert await site.sync.tidy_content() == ()
         parts.clock.advance(2 * DAY)
         assert await site.sync.tidy_content() == (ASSIGNED,)
@@ -187,7 +187,7 @@ async def test_nothing_goes_while_central_is_away(parts: Parts, tmp_path: Path):
     await has_policy(parts, "minimal", cache_retention_days=10)
     async with rounds(parts, tmp_path) as site:
         await site.fetcher.fetch(OTHER)
-        await parts.mirror.store_page(page())
+        await parts.reads(page())
         parts.clock.advance(1000 * DAY)
         site.central.all("refuses")
         for _ in range(3):
@@ -204,7 +204,7 @@ async def test_when_it_was_last_used_is_known_after_a_restart(parts: Parts, tmp_
         await site.fetcher.fetch(ASSIGNED)
     parts.clock.advance(2 * DAY)
     async with rounds(parts, tmp_path) as site:
-        await parts.mirror.store_page(page())
+        await parts.reads(page())
         assert await site.sync.tidy_content() == (MATCHED,)
 
 
@@ -212,7 +212,7 @@ async def test_a_smaller_limit_makes_the_cache_smaller_but_for_what_presses(part
     await has_policy(parts, "mirror")
     async with rounds(parts, tmp_path) as site:
         await site.sync.fetch_needed()
-        await parts.mirror.store_page(page())
+        await parts.reads(page())
         await has_policy(parts, "mirror", cache_max_size_gb=1 / GIB)
         assert await site.sync.tidy_content() == tuple(sorted([ASSIGNED, MATCHED, OTHER]))
         assert site.held == sorted([LOADER, APPROVED])
@@ -220,7 +220,7 @@ async def test_a_smaller_limit_makes_the_cache_smaller_but_for_what_presses(part
 
 async def test_parts_of_what_central_no_longer_has_go(parts: Parts, tmp_path: Path):
     async with rounds(parts, tmp_path) as site:
-        await parts.mirror.store_page(page())
+        await parts.reads(page())
         for content in (b"old", FILES[OTHER]):
             digest = content_document(OTHER, content).digest
             async with site.cache.landing(OTHER, 10, digest=digest) as path:

@@ -55,17 +55,26 @@ class ConflictTable:
     def load(self) -> None:
         self.pending_count = self.database.store.read_now(_count)
 
-    def store(self, tx: Transaction, document: ConflictDocument) -> None:
+    def store(self, tx: Transaction, document: ConflictDocument) -> bool:
+        """False: a newer one is here already, for the answer to a push and the feed may overtake each other."""
+        row = tx.execute("SELECT version FROM conflict WHERE id = ?", [document.id]).fetchone()
+        if row is not None and document.version < row["version"]:
+            return False
         conflict = Conflict.model_validate(document, from_attributes=True)
-        self._put(tx, conflict, node_id=document.node_id, preview=False)
+        self._put(tx, conflict, node_id=document.node_id, preview=False, version=document.version)
         # What central has found replaces what the site suspected of the same node.
         tx.execute("DELETE FROM conflict WHERE preview = 1 AND node_mac = ?", [document.node_mac])
         self._recount(tx)
+        return True
+
+    def is_resolved(self, tx: Transaction, conflict_id: str) -> bool:
+        row = tx.execute("SELECT resolved FROM conflict WHERE id = ?", [conflict_id]).fetchone()
+        return row is not None and bool(row["resolved"])
 
     def preview(self, tx: Transaction, conflict: Conflict) -> None:
         """Once: a preview that stands, resolved or not, is left as it is."""
         if tx.execute("SELECT 1 FROM conflict WHERE id = ?", [conflict.id]).fetchone() is None:
-            self._put(tx, conflict, node_id=None, preview=True)
+            self._put(tx, conflict, node_id=None, preview=True, version=0)
             self._recount(tx)
 
     def told(self, tx: Transaction, macs: Iterable[str]) -> None:
@@ -95,8 +104,8 @@ class ConflictTable:
     async def pending(self) -> list[Conflict]:
         return await self.database.store.read(_pending)
 
-    def _put(self, tx: Transaction, conflict: Conflict, *, node_id: str | None, preview: bool) -> None:
-        fields = conflict.model_dump(mode="json") | {"node_id": node_id, "preview": preview}
+    def _put(self, tx: Transaction, conflict: Conflict, *, node_id: str | None, preview: bool, version: int) -> None:
+        fields = conflict.model_dump(mode="json") | {"node_id": node_id, "preview": preview, "version": version}
         names = ", ".join(fields)
         marks = ", ".join(f":{name}" for name in fields)
         tx.execute(f"INSERT OR REPLACE INTO conflict ({names}) VALUES ({marks})", fields)

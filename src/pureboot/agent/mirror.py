@@ -7,7 +7,7 @@ keeps the two from drifting apart (PROTOCOL 2).
 
 import logging
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from pydantic import ValidationError
@@ -42,6 +42,19 @@ log = logging.getLogger(__name__)
 OnRetry = Callable[[Transaction, PushResult], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Which state of a node central told of. The answer to a push and the feed may overtake each other."""
+
+    generation: int
+    version: int
+
+    def is_old(self, node: CachedNode) -> bool:
+        """Whether more is known of the node already."""
+        known = node.base_version if node.base_generation == self.generation else None
+        return known is not None and self.version < known
+
+
 class Mirror:
     def __init__(self, cache: NodeStateCache, queue: SyncQueue, site: SiteState, conflicts: ConflictTable) -> None:
         self._cache, self._queue, self._site, self._conflicts = cache, queue, site, conflicts
@@ -58,7 +71,7 @@ class Mirror:
     def settle_in(self, tx: Transaction, items: list[PushItem], answer: PushAnswer, on_retry: OnRetry) -> None:
         """`on_retry` says what becomes of an item that central could not settle; called in the transaction."""
         lanes = {item.id: item.lane for item in items}
-        if answer.generation != self.generation:
+        if answer.generation != self._site.position_in(tx).generation:
             self._turn_to(tx, answer.generation)
         results = [result for result in answer.results if result.id in lanes]
         for result in results:
@@ -70,7 +83,7 @@ class Mirror:
             self._store_conflict(tx, conflict)
         for node in answer.nodes:
             if node.doc is None:
-                self._let_go(tx, node.id)
+                self._let_go(tx, node.id, Told(answer.generation, node.version))
         documents = {node.id: node.doc for node in answer.nodes if node.doc is not None}
         self._store_nodes(tx, documents.values(), answer.generation)
         self._refold(tx, touched | dict.fromkeys(documents))
@@ -80,17 +93,22 @@ class Mirror:
             # it had something to say. What central has now, another pass tells: a duplicate's outcome is old.
             self._read_anew(tx)
 
-    async def store_page(self, page: FeedPage) -> bool:
+    async def store_page(self, page: FeedPage, since: Position) -> bool:
         """The cursor moves with what it stands for. The last page of a pass also says how fresh everything is.
 
-        False: the page is of another generation. Nothing of it is stored; this site speaks first, and listens anew.
+        False: the page is of another generation, or no longer what comes after our place on the feed, which was
+        `since` when it was asked for. Nothing of it is stored; this site speaks first, and listens anew.
         """
 
         def work(tx: Transaction) -> bool:
-            if page.generation != self.generation:
+            if since != self._site.position_in(tx):
+                # An answer to a push has begun a pass meanwhile. As its first page this one would be the pass without
+                # what came before it, and all of that would be swept away.
+                return False
+            if page.generation != since.generation:
                 self._turn_to(tx, page.generation)
                 return False
-            if self._site.position.cursor == sweep.START:
+            if since.cursor == sweep.START:
                 sweep.begin(tx)
             sweeping = sweep.is_on(tx)
             for item in page.items:
@@ -111,7 +129,7 @@ class Mirror:
         the feed is read from its start. False: it is the one we are in."""
 
         def work(tx: Transaction) -> bool:
-            if generation == self.generation:
+            if generation == self._site.position_in(tx).generation:
                 return False
             self._turn_to(tx, generation)
             return True
@@ -123,7 +141,7 @@ class Mirror:
         await self._cache.database.store.write(self._read_anew)
 
     def _read_anew(self, tx: Transaction) -> None:
-        self._site.set_position(tx, replace(self._site.position, cursor=sweep.START))
+        self._site.set_position(tx, replace(self._site.position_in(tx), cursor=sweep.START))
 
     def _turn_to(self, tx: Transaction, generation: int) -> None:
         # A node's base keeps the generation it is of: shown as before, and what was made on it says so (`Base`).
@@ -157,16 +175,21 @@ class Mirror:
             return (lane,)
         if node_id != lane and not self._is_centrals(tx, lane):
             self._rename(tx, lane, node_id)
-        pending = result.effect is Outcome.CONFLICT and result.resolution is None
-        if pending and (node := self._cache.find(tx, node_id)) is not None:
-            self._cache.save(tx, replace(node, conflict_id=result.conflict_id))
+        if result.effect is Outcome.CONFLICT and result.resolution is None:
+            self._dispute(tx, node_id, result.conflict_id)
         return (lane, node_id)
+
+    def _dispute(self, tx: Transaction, node_id: str, conflict_id: str | None) -> None:
+        """Not if the feed has told of its end meanwhile; where it was opened again, its document says so."""
+        settled = conflict_id is not None and self._conflicts.is_resolved(tx, conflict_id)
+        if not settled and (node := self._cache.find(tx, node_id)) is not None:
+            self._cache.save(tx, replace(node, conflict_id=conflict_id))
 
     def _is_centrals(self, tx: Transaction, node_id: str) -> bool:
         """Whether central has told of a node of this very name. A registration that was made under another one before
         may have made a node of its own: central had deleted this one meanwhile."""
         node = self._cache.find(tx, node_id)
-        return node is not None and node.base_generation == self.generation
+        return node is not None and node.base_generation == self._site.position_in(tx).generation
 
     def _rename(self, tx: Transaction, old: str, new: str) -> None:
         self._cache.rename(tx, old, new)
@@ -198,10 +221,10 @@ class Mirror:
             if owner is not None and owner.node_id != document.id and owner.base_version is None:
                 self._rename(tx, owner.node_id, document.id)
         here = self._cache.find(tx, document.id)
-        known = here.base_version if here is not None and here.base_generation == generation else None
-        if known is not None and document.version < known:
+        told = Told(generation, document.version)
+        if here is not None and told.is_old(here):
             return
-        if document.version != known:
+        if here is None or told != Told(here.base_generation or 0, here.base_version or 0):
             node = _based_on(document, here, generation)
             self._cache.save(tx, node)
             self._conflicts.told(tx, node.macs)
@@ -220,19 +243,26 @@ class Mirror:
             elif stage != node.stage:
                 self._cache.save(tx, node.at(stage, datetime.now(UTC)))
 
-    def _let_go(self, tx: Transaction, node_id: str) -> None:
-        """Central has deleted the node or moved it away. Nothing is forgotten that still has something to deliver."""
+    def _let_go(self, tx: Transaction, node_id: str, told: "Told | None" = None) -> None:
+        """Central has deleted the node or moved it away, as `told`; None: a pass did not meet it. Nothing is forgotten
+        that still has something to deliver."""
         node = self._cache.find(tx, node_id)
-        if node is None or node.node_id != node_id:
+        if node is None or node.node_id != node_id or (told and told.is_old(node)):
             return
         if node.conflict_id is None and not self._queue.has_unsettled(tx, node_id):
             self._cache.forget(tx, node_id)
-        elif not node.gone:
-            self._cache.save(tx, replace(node, gone=True))
+            return
+        kept = replace(node, gone=True)
+        if told and node.base_generation in (None, told.generation):
+            # So that an answer which has been on its way since before does not bring it back.
+            kept = replace(kept, base_generation=told.generation, base_version=told.version)
+        if kept != node:
+            self._cache.save(tx, kept)
 
     def _store_conflict(self, tx: Transaction, document: ConflictDocument) -> None:
-        self._conflicts.store(tx, document)
         sweep.saw(tx, "conflict", document.id)
+        if not self._conflicts.store(tx, document):
+            return
         node = self._cache.find(tx, document.node_id)
         if node is None:
             return
@@ -262,7 +292,7 @@ class Mirror:
             case "node", "upsert":
                 self._store_node(tx, NodeDocument.model_validate(item.doc), generation)
             case "node", _:
-                self._let_go(tx, item.id)
+                self._let_go(tx, item.id, Told(generation, item.version))
             case "conflict", "upsert":
                 self._store_conflict(tx, ConflictDocument.model_validate(item.doc))
             case "conflict", _:

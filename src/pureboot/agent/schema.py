@@ -135,4 +135,7 @@ WHEN NOT EXISTS (SELECT 1 FROM sync_sent WHERE id = NEW.id) BEGIN
 END;
 """
 
-MIGRATIONS = [FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH, EIGHTH]
+# Central's, by which an answer that was long on its way is told from a newer page of the feed.
+NINTH = "ALTER TABLE conflict ADD COLUMN version INTEGER NOT NULL DEFAULT 0"
+
+MIGRATIONS = [FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH, EIGHTH, NINTH]

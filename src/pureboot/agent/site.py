@@ -2,6 +2,7 @@
 
 import logging
 import sqlite3
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pureboot.agent.clock import Clock, Stamp, carried_over
@@ -125,6 +126,12 @@ class SiteState:
         set_meta(tx, "site", document.model_dump_json())
         tx.after_commit(lambda: setattr(self, "document", document))
 
+    def position_in(self, tx: Transaction) -> Position:
+        """As this transaction finds it; `position` follows a commit by a moment."""
+        return _position(
+            dict(tx.execute("SELECT key, value FROM meta WHERE key IN ('generation', 'cursor')").fetchall())
+        )
+
     def set_position(self, tx: Transaction, position: Position) -> None:
         set_meta(tx, "generation", str(position.generation))
         set_meta(tx, "cursor", position.cursor)
@@ -162,7 +169,7 @@ class SiteState:
         meta: dict[str, str] = dict(connection.execute("SELECT key, value FROM meta").fetchall())
         if "site" in meta:
             self.document = SiteDocument.model_validate_json(meta["site"])
-        self.position = Position(int(meta.get("generation", "1")), meta.get("cursor", "0"))
+        self.position = _position(meta)
         self._last_pass = Stamp.load(meta.get("last_pass"))
         self._last_kept = Stamp.load(meta.get("clock"))
         for row in connection.execute("SELECT document FROM workflow"):
@@ -171,6 +178,10 @@ class SiteState:
         for row in connection.execute("SELECT document FROM content"):
             document = ContentDocument.model_validate_json(row["document"])
             self._content[document.name] = document
+
+
+def _position(meta: Mapping[str, str]) -> Position:
+    return Position(int(meta.get("generation", "1")), meta.get("cursor", "0"))
 
 
 def _workflow(document: WorkflowDocument) -> Workflow:

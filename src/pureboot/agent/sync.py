@@ -23,7 +23,7 @@ from pureboot.agent.loop import Loop
 from pureboot.agent.mirror import Mirror
 from pureboot.agent.queue import SyncQueue
 from pureboot.agent.schedule import Schedule
-from pureboot.agent.site import SiteState
+from pureboot.agent.site import Position, SiteState
 from pureboot.agent.wants import Wants
 from pureboot.core.backoff import Backoff
 from pureboot.core.errors import CentralUnavailable, Forbidden, NotFound, PureBootError, StorageFull, Unauthenticated
@@ -92,9 +92,9 @@ class CacheSyncService:
         pages = items = 0
         more, beat = True, False
         while more:
-            page = await self._page(wait=0 if pages else wait)
+            since, page = await self._page(wait=0 if pages else wait)
             await self._connectivity.heard()
-            if not await self._mirror.store_page(page):
+            if not await self._mirror.store_page(page, since):
                 await self._drain()
                 continue
             pages, items, more = pages + 1, items + len(page.items), page.more
@@ -109,16 +109,18 @@ class CacheSyncService:
             await self._beat()
         return pages, items
 
-    async def _page(self, wait: float) -> FeedPage:
-        cursor = self._site.position.cursor
+    async def _page(self, wait: float) -> tuple[Position, FeedPage]:
+        """What comes next, and after which place."""
+        since = self._site.position
         try:
-            return await self._client.changes(cursor, wait=wait)
+            return since, await self._client.changes(since.cursor, wait=wait)
         except PureBootError as error:
-            if error.code != "cursor_too_old" or cursor == sweep.START:
+            if error.code != "cursor_too_old" or since.cursor == sweep.START:
                 raise
         log.warning("central's feed no longer knows this agent's place in it; it is read from its start")
         await self._mirror.begin_pass()
-        return await self._client.changes(sweep.START, wait=0)
+        since = self._site.position
+        return since, await self._client.changes(since.cursor, wait=0)
 
     async def fetch_needed(self, *, everything: bool = True) -> tuple[int, tuple[str, ...]]:
         """Files fetched now, and those still missing: all that the site's policy asks for, or what presses only. A file

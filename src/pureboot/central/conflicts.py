@@ -218,6 +218,7 @@ def _stage(pair: list[Any]) -> Stage:
 def document(conflict: StoredConflict) -> ConflictDocument:
     return ConflictDocument(
         id=conflict.id,
+        version=conflict.version,
         node_id=conflict.node_id,
         node_mac=conflict.node_mac,
         conflict_type=conflict.type.value,

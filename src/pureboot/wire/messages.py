@@ -180,9 +180,11 @@ class AgentStatus(StrEnum):
 
 class ConflictDocument(Lenient):
     """`local_chain` holds the ids of the site's items that wait for or shared this conflict's resolution, in order.
-    `local_attempt`: None where the chain brought no edge, or central is older than this field."""
+    `local_attempt`: None where the chain brought no edge, or central is older than this field. `version`: 0 where it
+    is older than that one."""
 
     id: str
+    version: int = 0
     node_id: str
     node_mac: str
     conflict_type: str
