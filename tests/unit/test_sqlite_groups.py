@@ -84,6 +84,18 @@ class TestRowsThatAreHandedIn:
         assert [type(result) for result in results] == [type(None), type(None), sqlite3.IntegrityError]
         assert store.read_now(texts) == ["a", "b"]
 
+    @pytest.mark.parametrize("value", ["\ud800", 2**63], ids=["no text", "no number"])
+    @pytest.mark.parametrize("last", [(), (texts,)], ids=["at the very end", "though another comes upon it"])
+    def test_that_are_no_value_of_the_file_fail_their_own_write(
+        self, store: Store, value: object, last: tuple[Callable[[Transaction], object], ...]
+    ) -> None:
+        """Python refuses them before SQLite sees them."""
+        results = together(store, lambda tx: tx.insert(INSERT, [value]), adds("a"), adds("b"), *last)
+        assert [isinstance(result, ValueError | OverflowError) for result in results[:3]] == [True, False, False]
+        assert results[3:] == [["a", "b"] for _ in last]
+        assert store.read_now(texts) == ["a", "b"]
+        assert together(store, adds("after")) == [None]
+
 
 class TestAWriteThatFails:
     def test_having_changed_nothing_costs_the_others_nothing(self, store: Store) -> None:

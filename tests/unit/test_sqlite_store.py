@@ -1,6 +1,7 @@
 import asyncio
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -120,3 +121,39 @@ def test_a_view_that_could_not_follow_its_commit_ends_the_process_and_keeps_the_
     store.submit(insert("goes on where nothing ends it")).result(10)
     store.close()
     assert texts(store.path) == ["kept", "goes on where nothing ends it"]
+
+
+class FailingDisk(sqlite3.Connection):
+    """Writes and syncs fail in what is done outside a transaction, once it is told so."""
+
+    fails_in = "nothing"
+
+    def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+        self._touch(sql)
+        return super().execute(sql, *parameters)
+
+    def executescript(self, sql: str) -> sqlite3.Cursor:
+        self._touch(sql)
+        return super().executescript(sql)
+
+    def _touch(self, sql: str) -> None:
+        if self.fails_in in sql:
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+            raise error
+
+
+@pytest.mark.parametrize("step", ["incremental_vacuum", "wal_checkpoint"])
+async def test_a_disk_that_fails_while_the_file_shrinks_ends_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    failures: list[Exception] = []
+    store = Store(tmp_path / "a.db", SCHEMA, on_disk_failure=failures.append, writing=FailingDisk)
+    try:
+        await store.write(lambda tx: [insert(f"{i}" * 2000)(tx) for i in range(50)])
+        await store.write(lambda tx: tx.execute("DELETE FROM note"))
+        monkeypatch.setattr(FailingDisk, "fails_in", step)
+        await store.shrink()
+    finally:
+        store.close()
+    assert [str(failure) for failure in failures] == ["disk I/O error"]

@@ -93,7 +93,7 @@ class Transaction:
                     places = f"({', '.join('?' * len(now[0]))})"
                     values = [value for row in now for value in row]
                     self._connection.execute(f"{self._insert} {', '.join([places] * size)}", values)
-        except sqlite3.Error:
+        except Exception:  # SQLite's, or Python's that binds a value: a lone surrogate, a number beyond 64 bits
             self.is_sound = False  # whose row it was is not known, and it need not be the write that is under way
             raise
         self._unchanged += self._connection.total_changes - before  # they counted when they were handed in
@@ -342,7 +342,7 @@ class Store:
             log.exception("a hook failed after its commit")
             self._on_disk_failure(error)
         for job in group:
-            job.error = _failure_of(job, self._writer) or job.error
+            self._afterwards(job)
         _hand_out(group)
 
     def _run_all(self, group: list[_Job]) -> Transaction:
@@ -365,7 +365,9 @@ class Store:
             return False
         try:
             transaction.flush()
-        except sqlite3.IntegrityError:
+        except Exception as error:  # whose row it was, they find out apart
+            if self._is_over(error):
+                raise
             return False
         return True
 
@@ -386,17 +388,31 @@ class Store:
             if flush:
                 transaction.flush()
         except Exception as error:  # whatever it is, it belongs to the caller and undoes this job alone
-            if _is_disk_failure(error) or not self._writer.in_transaction:
+            if self._is_over(error):
                 raise
             job.error = error
             del transaction.hooks[hooks:]
         return job.error is None or transaction.changes == changes
 
+    def _is_over(self, error: Exception) -> bool:
+        """Whether it ends the whole transaction: SQLite may have rolled it back already."""
+        return _is_disk_failure(error) or not self._writer.in_transaction
+
+    def _afterwards(self, job: _Job) -> None:
+        try:
+            job.afterwards(self._writer)
+        except sqlite3.Error as error:
+            self._look_at_disk(error)
+            job.error = error
+
+    def _look_at_disk(self, error: sqlite3.Error) -> None:
+        if _primary_code(error) == sqlite3.SQLITE_IOERR:
+            self._on_disk_failure(error)
+
     def _roll_back(self, group: list[_Job], error: sqlite3.Error) -> None:
         if self._writer.in_transaction:
             self._writer.execute("ROLLBACK")
-        if _primary_code(error) == sqlite3.SQLITE_IOERR:
-            self._on_disk_failure(error)
+        self._look_at_disk(error)
         failure: Exception = error
         if _primary_code(error) == sqlite3.SQLITE_FULL:
             failure = StorageFull("There is no space left; nothing was stored.", retry_after=10)
@@ -429,14 +445,6 @@ def _free_pages_one_by_one(connection: sqlite3.Connection, path: Path) -> None:
             log.warning("%s stays as it is, and will not shrink: %s", path, error)
 
 
-def _failure_of(job: _Job, connection: sqlite3.Connection) -> sqlite3.Error | None:
-    try:
-        job.afterwards(connection)
-    except sqlite3.Error as error:
-        return error
-    return None
-
-
 def _hand_back(connection: sqlite3.Connection) -> None:
     # Not `execute`: that stops after the first page.
     connection.executescript(f"PRAGMA incremental_vacuum({SHRINK_STEP})")
@@ -460,7 +468,7 @@ def _migrate(connection: sqlite3.Connection, migrations: Sequence[str]) -> None:
 
 
 def _is_disk_failure(error: Exception) -> bool:
-    """These end the whole transaction, not one savepoint; SQLite may have rolled it back already."""
+    """These end the whole transaction, not one savepoint."""
     return isinstance(error, sqlite3.Error) and _primary_code(error) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 
 
