@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from pureboot.agent.bounds import Bounds
 from pureboot.agent.journal import Accepted, EdgeOutcome, Moved
 from pureboot.agent.queue import QueueItem
 from pureboot.core.changes import NodeEvent
-from pureboot.core.errors import Clash, Forbidden, IllegalEdge, NotFound, TooManyRequests
+from pureboot.core.errors import Clash, Forbidden, IllegalEdge, NotFound, StorageFull, TooManyRequests
 from pureboot.core.lifecycle import Autonomy, By, Edge, NodeState, Stage
 from pureboot.core.mac import MacAddress
 from pureboot.storage.sqlite import Transaction
@@ -127,6 +128,44 @@ async def test_a_flood_of_new_machines_is_capped_by_the_minute(tmp_path: Path) -
         parts.clock.advance(61)
         await parts.journal.register(macs[3], facts={})
         assert parts.cache.count() == 4
+
+
+async def test_of_a_flood_that_comes_at_once_no_more_are_taken(tmp_path: Path) -> None:
+    with opened(tmp_path / "agent.db", registrations_per_minute=3) as parts:
+        macs = [MacAddress.parse(f"52:54:00:00:00:{n:02x}") for n in range(20)]
+        made = await asyncio.gather(*(parts.journal.register(mac, facts={}) for mac in macs), return_exceptions=True)
+        assert sum(isinstance(one, TooManyRequests) for one in made) == 17
+        assert parts.cache.count() == 3
+
+
+async def test_a_registration_that_is_made_again_with_its_group_counts_once(tmp_path: Path) -> None:
+    """Another write of the group had changed something when it failed, so all of them were undone and made again."""
+    with opened(tmp_path / "agent.db", registrations_per_minute=2) as parts:
+        first, second = (MacAddress.parse(f"52:54:00:00:00:0{n}") for n in (1, 2))
+        _, failed = await asyncio.gather(
+            parts.journal.register(first, facts={}),
+            parts.database.store.write(change_and_fail),
+            return_exceptions=True,
+        )
+        assert isinstance(failed, LookupError)
+        await parts.journal.register(second, facts={})
+        assert parts.cache.count() == 2
+
+
+def change_and_fail(tx: Transaction) -> None:
+    tx.execute("INSERT INTO meta VALUES ('never', 'kept')")
+    raise LookupError
+
+
+async def test_a_registration_that_was_not_stored_is_not_counted(tmp_path: Path) -> None:
+    with opened(tmp_path / "agent.db", registrations_per_minute=2) as parts:
+        roomy, parts.queue.bounds = parts.queue.bounds, Bounds(max_items=0)
+        for _ in range(3):
+            with pytest.raises(StorageFull):
+                await parts.journal.register(HERE, facts={})
+        parts.queue.bounds = roomy
+        await parts.journal.register(HERE, facts={})
+        assert parts.cache.count() == 1
 
 
 async def test_a_hundred_new_machines_at_once_are_a_hundred_nodes(parts: Parts) -> None:

@@ -40,6 +40,9 @@ from pureboot.wire.messages import MESSAGE_LENGTH, to_body
 
 T = TypeVar("T")
 
+# Of what a transaction knows: how many new machines it has taken in.
+_ADMITTED = "admitted"
+
 
 class EdgeOutcome(StrEnum):
     """What became of the edge a report asks for or implies."""
@@ -73,7 +76,8 @@ class Journal:
         self, cache: NodeStateCache, queue: SyncQueue, site: SiteState, *, registrations_per_minute: int = 1000
     ) -> None:
         self._cache, self._queue, self._site = cache, queue, site
-        self._registrations: deque[float] = deque(maxlen=registrations_per_minute)
+        self._limit = registrations_per_minute
+        self._registrations: deque[float] = deque(maxlen=self._limit)
         self._begun_unsaved: set[str] = set()
 
     async def register(
@@ -203,7 +207,7 @@ class Journal:
     ) -> Accepted:
         node = self._cache.owner(tx, str(mac))
         if node is None:
-            self._admit()
+            self._admit(tx)
             node = self._save(tx, CachedNode(str(uuid.uuid7()), str(mac), NodeState.DISCOVERED, hostname=hostname))
             return self._queue_registration(tx, node, facts, report_id)
         known = self._cache.facts(tx, node.node_id)
@@ -226,16 +230,19 @@ class Journal:
         change = Registration(node.node_id, macs, node.hostname, facts)
         return Accepted(node, self._queue_change(tx, change, node, key))
 
-    def _admit(self) -> None:
+    def _admit(self, tx: Transaction) -> None:
+        """Counts what is stored: a write may be made twice, and one that is undone made no machine."""
         now = self._site.clock.stamp().boottime
-        full = len(self._registrations) == self._registrations.maxlen
-        if full and now - self._registrations[0] < 60:
+        admitted = tx.known.get(_ADMITTED, 0)
+        room = self._limit - admitted
+        if room <= 0 or (len(self._registrations) >= room and now - self._registrations[-room] < 60):
             raise TooManyRequests(
-                f"More than {self._registrations.maxlen} new machines in a minute; this one is not recorded.",
+                f"More than {self._limit} new machines in a minute; this one is not recorded.",
                 hint="It registers at a later boot. The limit is the setting registrations_per_minute.",
                 retry_after=60,
             )
-        self._registrations.append(now)
+        tx.known[_ADMITTED] = admitted + 1
+        tx.after_commit(lambda: self._registrations.append(now))
 
     def _move(
         self,
