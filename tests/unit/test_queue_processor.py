@@ -9,12 +9,14 @@ import httpx2
 import pytest
 
 from pureboot.agent import accounts
+from pureboot.agent.database import set_meta
 from pureboot.agent.queue import QueueItem
 from pureboot.core.changes import NodeEvent
-from pureboot.core.errors import Clash
+from pureboot.core.errors import Clash, StorageFull
 from pureboot.core.lifecycle import By, Edge, NodeState, Stage
 from pureboot.core.mac import MacAddress
 from pureboot.core.reconcile import Strategy
+from pureboot.storage.sqlite import Transaction
 from pureboot.wire.messages import EpochAccount
 from tests.fakes import Behaviour, FakeCentral
 from tests.support.link import linked
@@ -734,6 +736,29 @@ async def test_what_one_push_brought_is_kept_while_the_next_is_under_way(parts: 
         central.release()
         assert (await drain).processed == 12
     assert central.effects == ids
+
+
+async def test_what_could_not_be_taken_is_not_on_its_way(parts: Parts, central: FakeCentral) -> None:
+    """The disk is full as items are taken: a person can give them up, and not only once the next drain has ended."""
+    await both_know(parts, central)
+    async with linked(parts, central) as link:
+        await link.connectivity.check_connectivity()
+        await says(parts, 1)
+        await link.processor.process_queue()  # its session is open: the first write of the next drain is the taking
+        (id,) = await says(parts, 1)
+        await parts.database.store.write(limit_pages)
+        drain = asyncio.create_task(link.processor.process_queue())
+        too_large = asyncio.create_task(parts.database.store.write(lambda tx: set_meta(tx, "x", "x" * 10**6)))
+        assert (await drain).errors == ["There is no space left; nothing was stored."]
+        with pytest.raises(StorageFull):
+            await too_large
+        assert len(central.batches) == 1
+        await parts.queue.discard(id, "", "ada")
+
+
+def limit_pages(tx: Transaction) -> None:
+    pages = tx.execute("PRAGMA page_count").fetchone()[0]
+    tx.execute(f"PRAGMA max_page_count = {pages + 20}")
 
 
 async def test_nothing_overtakes_what_central_put_off(parts: Parts, central: FakeCentral) -> None:

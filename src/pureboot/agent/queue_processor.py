@@ -102,6 +102,8 @@ class QueueProcessor:
                 if isinstance(error, CentralUnavailable):
                     self.connectivity.doubt()  # after that: its recovery cuts the rest short
                 self._wake.set()
+            finally:
+                self.queue.came_back()  # what was to be taken too, where that could not be kept
         result.remaining = self.queue.pending_count
         return result
 
