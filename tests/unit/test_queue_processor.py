@@ -73,6 +73,20 @@ async def test_process_registration(parts: Parts, central: FakeCentral) -> None:
     assert (parts.node(local).base_version, parts.node(local).base_state_rev) == (1, 1)
 
 
+async def test_a_report_repeated_once_central_has_named_the_node_anew_is_the_same_items(
+    parts: Parts, central: FakeCentral
+) -> None:
+    """The machine came to this site while central was away; central had it under another name."""
+    central.add("n1", MAC, S.INSTALLED)
+    first = await parts.journal.report(HERE, NodeEvent("", "e"), report_id="r1")
+    async with linked(parts, central) as link:
+        await link.connectivity.check_connectivity()
+        await link.processor.process_queue()
+        again = await parts.journal.report(HERE, NodeEvent("", "e"), report_id="r1")
+        assert (again.node.node_id, again.queue_id) == ("n1", first.queue_id)
+        assert parts.queue.pending_count == 0
+
+
 async def test_process_state_update(parts: Parts, central: FakeCentral) -> None:
     await both_know(parts, central)
     await parts.journal.move("n1", S.ACTIVE, report_id=None, boot_token=None)

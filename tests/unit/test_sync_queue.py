@@ -293,6 +293,44 @@ async def test_a_lane_that_is_renamed_keeps_its_order(queue: SyncQueue) -> None:
     assert [(i.id, i.lane) for i in offered(queue)] == [("a1", "b"), ("b1", "b"), ("a2", "b")]
 
 
+@pytest.mark.parametrize("settled", [False, True], ids=["waiting", "settled"])
+async def test_a_report_is_found_under_the_new_name_of_its_lane(queue: SyncQueue, settled: bool) -> None:
+    await queue.enqueue(item("a1", lane="a", report_key="a/0/report/r1/e"))
+    await queue.enqueue(item("other", lane="a0", report_key="a0/0/report/r1/e"))
+    if settled:
+        await queue.dequeue("a1")
+    await queue.database.store.write(lambda tx: queue.rename_lane(tx, "a", "b"))
+    assert await reported(queue, "b/0/report/r1/e") == "a1"
+    assert await reported(queue, "a/0/report/r1/e") is None
+    assert await reported(queue, "a0/0/report/r1/e") == "other"
+
+
+@pytest.mark.parametrize("ours", [False, True], ids=["", "ours settled"])
+@pytest.mark.parametrize("theirs", [False, True], ids=["", "theirs settled"])
+async def test_of_a_report_that_came_under_both_names_each_item_stays(
+    queue: SyncQueue, ours: bool, theirs: bool
+) -> None:
+    """When central forgets what it settled, too: both go out again."""
+    await queue.enqueue(item("a1", lane="a", report_key="a/0/report/r1/e"))
+    await queue.enqueue(item("b1", lane="b", report_key="b/0/report/r1/e"))
+    for id in [*["a1"] * ours, *["b1"] * theirs]:
+        await queue.dequeue(id)
+    await queue.database.store.write(lambda tx: queue.rename_lane(tx, "a", "b"))
+    assert await reported(queue, "b/0/report/r1/e") == "b1"
+    await queue.database.store.write(queue.bring_back)
+    assert ids(queue) == ["a1", "b1"]
+
+
+async def test_a_lane_that_is_renamed_to_itself_is_as_it_was(queue: SyncQueue) -> None:
+    await queue.enqueue(item("a1", lane="a", report_key="a/0/report/r1/e"))
+    await queue.database.store.write(lambda tx: queue.rename_lane(tx, "a", "a"))
+    assert await reported(queue, "a/0/report/r1/e") == "a1"
+
+
+async def reported(queue: SyncQueue, key: str) -> str | None:
+    return await queue.database.store.write(lambda tx: queue.reported(tx, key))
+
+
 # Ages
 
 
@@ -345,13 +383,9 @@ async def test_what_was_settled_is_kept_for_a_while(queue: SyncQueue) -> None:
 
 async def test_a_report_is_found_again_while_it_waits_and_after(queue: SyncQueue) -> None:
     await queue.enqueue(item("i1", report_key="k"))
-
-    def find(tx: Transaction) -> str | None:
-        return queue.reported(tx, "k")
-
-    assert await queue.database.store.write(find) == "i1"
+    assert await reported(queue, "k") == "i1"
     await queue.dequeue("i1")
-    assert await queue.database.store.write(find) == "i1"
+    assert await reported(queue, "k") == "i1"
 
 
 async def test_whoever_waits_hears_how_its_item_was_settled(queue: SyncQueue) -> None:

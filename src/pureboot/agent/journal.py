@@ -158,7 +158,7 @@ class Journal:
                 raise Moved(f"The node is {here.stage} by now.")
             if here.boot_token or here.state is not NodeState.INSTALLING:
                 return here
-            self._forget_reports(tx, here)
+            self._queue.forget_reports(tx, here.node_id)
             return self._save(tx, replace(here, boot_token=_token()))
 
         return await self._write(work)
@@ -311,7 +311,7 @@ class Journal:
         if self._site.autonomy is Autonomy.READONLY and (waiting := self._queue.previous(tx, node.node_id)):
             return Accepted(node, waiting)
         if edges[-1].target == Stage(NodeState.INSTALLING, 1):
-            self._forget_reports(tx, node)
+            self._queue.forget_reports(tx, node.node_id)
         queue_id = None
         for edge in edges:
             change = StateUpdate(node.node_id, edge, "boot request")
@@ -360,14 +360,6 @@ class Journal:
                 hint=f"To take it back, discard it: pureboot agent queue discard {waiting[0]}.",
             )
         return Accepted(node, self._queue_change(tx, change, node))
-
-    def _forget_reports(self, tx: Transaction, node: CachedNode) -> None:
-        """A new install is a new story: `report_id`s are written into installers once and come again with each."""
-        for table in ("sync_queue", "sync_sent"):
-            tx.execute(
-                f"UPDATE {table} SET report_key = NULL WHERE report_key >= ? AND report_key < ?",
-                [f"{node.node_id}/", f"{node.node_id}0"],
-            )
 
     def _reported_stage(self, tx: Transaction, node: CachedNode) -> Stage:
         """Where the machine's own reports have led it. At a readonly site the row stays behind them until central has

@@ -24,6 +24,7 @@ from pureboot.agent.queue_items import (
     HELD,
     INSERT,
     MOVE,
+    REPORTED,
     THESE,
     UNKNOWN_MS,
     QueueItem,
@@ -34,6 +35,7 @@ from pureboot.agent.queue_items import (
     place_of,
     push_item,
     read_place,
+    reported_by,
     row_of,
     text_of,
 )
@@ -335,7 +337,23 @@ class SyncQueue:
             listener(tx, row["lane"])
 
     def rename_lane(self, tx: Transaction, old: str, new: str) -> None:
+        """What the machine reported under the old name is found under the new one, when it says it again."""
+        if old == new:
+            return
         tx.execute("UPDATE sync_queue SET lane = ? WHERE lane = ?", [new, old])
+        for table in ("sync_queue", "sync_sent"):
+            rows = tx.execute(f"SELECT id, report_key FROM {table} {REPORTED}", reported_by(old)).fetchall()
+            for row in rows:
+                key = new + row["report_key"].removeprefix(old)
+                # Both names may have said it. Two items never have one key: where central forgets them they come back
+                # into one table, and the second would be left out.
+                found = self.reported(tx, key)
+                tx.execute(f"UPDATE {table} SET report_key = ? WHERE id = ?", [None if found else key, row["id"]])
+
+    def forget_reports(self, tx: Transaction, lane: str) -> None:
+        """A new install is a new story: `report_id`s are written into installers once and come again with each."""
+        for table in ("sync_queue", "sync_sent"):
+            tx.execute(f"UPDATE {table} SET report_key = NULL {REPORTED}", reported_by(lane))
 
     def forget_sent(self, tx: Transaction, before: datetime) -> int:
         """Settled items older than that, and the oldest of those beyond the bound."""

@@ -80,6 +80,13 @@ SELECT * FROM sync_queue
 WHERE status != 'failed' AND lane NOT IN ({HELD}) AND id NOT IN (SELECT value FROM json_each(?))
 ORDER BY seq LIMIT ?
 """
+# What the machine of a lane reported, by `reported_by`.
+REPORTED = "WHERE report_key >= ? AND report_key < ?"
+
+
+def reported_by(lane: str) -> list[str]:
+    """Between these are the keys of its reports, which begin with its name and a slash; the zero comes next to that."""
+    return [f"{lane}/", f"{lane}0"]
 
 
 def id_list(ids: Iterable[str]) -> str:
