@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from pureboot.agent.main import SiteAgent
@@ -301,6 +302,41 @@ async def test_a_node_deleted_at_central_leaves_the_site_and_registers_anew(
     await site.synced()
     again = await central.node(MAC)
     assert (again["state"], again["id"] != node["id"]) == ("discovered", True)
+
+
+class Crowded(httpx2.AsyncBaseTransport):
+    """The line to a central that takes no pushes for a while, once it is `full`."""
+
+    def __init__(self, far_end: httpx2.AsyncBaseTransport) -> None:
+        self._far_end = far_end
+        self.full = False
+        self.refused = 0
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        if not self.full or not request.url.path.endswith("/sync/push"):
+            return await self._far_end.handle_async_request(request)
+        self.refused += 1
+        body = {"error": {"code": "busy", "message": "Too many at once.", "hint": ""}}
+        return httpx2.Response(503, json=body, headers={"Retry-After": "20"})
+
+
+async def test_a_central_that_asked_for_patience_is_read_and_pushed_to_only_by_hand(
+    central: RunningCentral, tmp_path: Path
+) -> None:
+    await central.new_site("attic")
+    await init(central, "attic", tmp_path)
+    line = Crowded(central.transport())
+    async with running_agent(tmp_path, line, write_confirm_budget=0.1) as site:
+        await site.synced()
+        line.full = True
+        await site.machine.post("/api/v1/nodes/register", json={"mac_address": MAC})
+        await site.until(lambda: line.refused == 1, "pushed")
+        for number in (1, 2):  # the second is read on a round of its own
+            await import_node(central, f"52:54:00:aa:cc:0{number}", state="active")
+            await site.until(lambda known=number + 1: site.agent.state_cache.count() == known, "told")  # type: ignore[misc]
+        assert line.refused == 1
+        await site.agent.sync.sync_now()
+        assert line.refused == 2
 
 
 async def test_a_change_at_central_is_at_the_site_within_two_seconds(

@@ -64,7 +64,8 @@ async def following(parts: Parts, link: Link, folder: Path, feed: Feed, **more: 
         parts.queue,
         fetcher,
         parts.detector,
-        drain=link.processor.process_queue,
+        drain=link.processor.push_unless_resting,
+        insist=link.processor.process_queue,
         **more,
     )
     try:
@@ -122,6 +123,78 @@ async def test_a_central_that_takes_no_pushes_does_not_make_it_spin_either(parts
         await asyncio.wait_for(feed.waiting.wait(), 5)
     assert len(central.batches) <= 3
     assert [wait for _, wait in feed.asked] == [0, 25]
+
+
+async def test_a_central_that_asked_for_patience_is_read_and_left_in_peace(parts: Parts, tmp_path: Path) -> None:
+    """However much it has to say meanwhile."""
+    central = FakeCentral()
+    central.add("n1", MAC, NodeState.INSTALLED)
+    await parts.knows()
+    await parts.journal.record("n1", NodeEvent("n1", "e"))
+    central.push = "busy"
+    feed = Feed(*(page(node_item(f"n{n}", f"52:54:00:00:00:{n:02x}"), next=f"{n}.0") for n in range(2, 9)))
+    async with linked(parts, central) as link, following(parts, link, tmp_path, feed) as sync:
+        await link.connectivity.check_connectivity()
+        await link.processor.start()
+        await central.heard(lambda c: len(c.batches) == 1)
+        await sync.start()
+        await asyncio.wait_for(feed.waiting.wait(), 5)
+    assert len(central.batches) == 1
+    assert parts.site.position.cursor == "8.0"
+
+
+async def test_a_restored_central_that_asked_for_patience_is_read_without_a_push(parts: Parts, tmp_path: Path) -> None:
+    central = FakeCentral()
+    central.add("n1", MAC, NodeState.INSTALLED)
+    await parts.knows()
+    event = await parts.journal.record("n1", NodeEvent("n1", "e"))
+    central.push = "busy"
+    later = page(node_item("n1", MAC, version=1001), next="1.0", generation=2)
+    async with linked(parts, central) as link, following(parts, link, tmp_path, Feed(later, later)) as sync:
+        await link.connectivity.check_connectivity()
+        await link.processor.process_queue()
+        assert await sync.sync_once() == (1, 1)
+        assert (len(central.batches), parts.site.position) == (1, Position(2, "1.0"))
+        assert [item.id for item in await parts.waiting()] == [event.queue_id]
+
+
+async def test_a_person_insists(parts: Parts, tmp_path: Path) -> None:
+    """What central takes then ends its rest."""
+    central = FakeCentral()
+    central.add("n1", MAC, NodeState.INSTALLED)
+    await parts.knows()
+    said = [await parts.journal.record("n1", NodeEvent("n1", "e"))]
+    central.push = "busy"
+    async with linked(parts, central) as link, following(parts, link, tmp_path, Feed()) as sync:
+        await link.connectivity.check_connectivity()
+        await sync.sync_once()
+        await sync.sync_now()
+        assert len(central.batches) == 2
+        central.push = "well"
+        await sync.sync_once()
+        assert len(central.batches) == 2
+        await sync.sync_now()
+        said.append(await parts.journal.record("n1", NodeEvent("n1", "e")))
+        await sync.sync_once()
+    assert central.effects == [one.queue_id for one in said]
+
+
+async def test_the_end_of_an_outage_ends_the_rest_before_the_feed_is_read(parts: Parts, tmp_path: Path) -> None:
+    central = FakeCentral()
+    central.add("n1", MAC, NodeState.INSTALLED)
+    await parts.knows()
+    event = await parts.journal.record("n1", NodeEvent("n1", "e"))
+    central.push = "busy"
+    async with linked(parts, central) as link, following(parts, link, tmp_path, Feed()) as sync:
+        await link.connectivity.check_connectivity()
+        await sync.sync_once()
+        central.all("refuses")
+        while await link.connectivity.check_connectivity() or link.connectivity.is_online:
+            pass
+        central.all("well")
+        await link.connectivity.check_connectivity()
+        await sync.sync_once()
+    assert central.effects == [event.queue_id]
 
 
 async def test_a_page_nobody_can_read_stops_nothing_else(parts: Parts, tmp_path: Path) -> None:

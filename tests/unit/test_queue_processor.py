@@ -703,6 +703,53 @@ async def test_central_may_ask_for_patience_and_gets_it(parts: Parts, central: F
             assert len(central.batches) == pushes
 
 
+async def test_whoever_waited_for_a_push_that_failed_is_patient_too(parts: Parts, central: FakeCentral) -> None:
+    await both_know(parts, central)
+    await says(parts, 1)
+    central.slow_from, central.lose_answers = 1, 1
+    async with linked(parts, central) as link:
+        await link.connectivity.check_connectivity()
+        first = asyncio.create_task(link.processor.push_unless_resting())
+        await central.heard(lambda c: len(c.batches) == 1)
+        second = asyncio.create_task(link.processor.push_unless_resting())
+        await asyncio.sleep(0)
+        central.release()
+        assert len((await first).errors) == 1
+        assert (await second).remaining == 1
+    assert len(central.batches) == 1
+
+
+async def test_a_machines_doubt_makes_a_rest_that_central_asked_for_no_shorter(
+    parts: Parts, central: FakeCentral
+) -> None:
+    """Its report was not confirmed in time, so central is looked at, and is well."""
+    await both_know(parts, central)
+    await says(parts, 1)
+    central.push = "busy"
+    async with linked(parts, central) as link:
+        await link.connectivity.check_connectivity()
+        await link.processor.push_unless_resting()
+        link.connectivity.doubt()
+        assert await link.connectivity.check_connectivity()
+        await link.processor.push_unless_resting()
+    assert len(central.batches) == 1
+
+
+async def test_whoever_insists_makes_no_rest_shorter(parts: Parts, central: FakeCentral) -> None:
+    await both_know(parts, central)
+    await says(parts, 1)
+    central.push = "broken"
+    async with linked(parts, central, retry_delay=0.05) as link:
+        await link.connectivity.check_connectivity()
+        await link.processor.start()
+        await central.heard(lambda c: len(c.batches) == 1)
+        central.push = "busy"  # for seven seconds
+        await link.processor.process_queue()
+        pushes = len(central.batches)
+        await asyncio.sleep(0.15)
+    assert len(central.batches) == pushes
+
+
 async def test_a_postponed_item_goes_when_it_is_due_without_being_called(parts: Parts, central: FakeCentral) -> None:
     await both_know(parts, central)
     ids = await says(parts, 1)

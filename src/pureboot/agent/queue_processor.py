@@ -79,7 +79,8 @@ class QueueProcessor:
         self._wake = asyncio.Event()
         self._rested = asyncio.Event()
         self._rested.set()
-        self._pause = 0.0
+        self._rest_ends = -math.inf
+        self._may_be_cut = True
         self._cut_short = -math.inf
         self._loop = Loop("queue processor", self._run)
         self._one_at_a_time = asyncio.Lock()
@@ -90,22 +91,34 @@ class QueueProcessor:
     async def process_queue(self) -> ProcessResult:
         """Pushes until the queue is empty, central is offline or stops answering, or all that is left must wait. With
         nothing to push it still holds the session: else a copy could take it over unseen."""
-        result = ProcessResult()
         async with self._one_at_a_time:
-            try:
-                await self._drain(result)
-            except PureBootError as error:
-                self._failures += 1
-                result.errors.append(error.message)
-                log.warning("push failed: %s", error.message)
-                self._rest(error)
-                if isinstance(error, CentralUnavailable):
-                    self.connectivity.doubt()  # after that: its recovery cuts the rest short
-                self._wake.set()
-            finally:
-                self.queue.came_back()  # what was to be taken too, where that could not be kept
+            return await self._process()
+
+    async def push_unless_resting(self) -> ProcessResult:
+        """As `process_queue`, for whatever goes round by itself: after a push that failed nothing goes for as long as
+        central asked, or the backoff says, or until central is back from an outage."""
+        async with self._one_at_a_time:  # looked at within: whoever pushed until now may have been told to wait
+            return await self._process() if self._rested.is_set() else self._result()
+
+    async def _process(self) -> ProcessResult:
+        result = self._result()
+        try:
+            await self._drain(result)
+        except PureBootError as error:
+            self._failures += 1
+            result.errors.append(error.message)
+            log.warning("push failed: %s", error.message)
+            self._rest(error)
+            if isinstance(error, CentralUnavailable):
+                self.connectivity.doubt()  # after that: its recovery cuts the rest short
+            self._wake.set()
+        finally:
+            self.queue.came_back()  # what was to be taken too, where that could not be kept
         result.remaining = self.queue.pending_count
         return result
+
+    def _result(self) -> ProcessResult:
+        return ProcessResult(remaining=self.queue.pending_count)
 
     async def _drain(self, result: ProcessResult) -> None:
         """One push after the other; while one is under way, what the last one brought is kept and the next is taken."""
@@ -142,6 +155,7 @@ class QueueProcessor:
                 if ahead is None:
                     self.queue.came_back()
             self._failures = 0
+            self._rested.set()
             size = self._grown(size) if quick else size
             if after_ms := answer.backpressure.after_ms:
                 await self._sleep(after_ms / 1000)
@@ -216,7 +230,7 @@ class QueueProcessor:
         while True:
             await self._patience()
             self._wake.clear()
-            await self.process_queue()
+            await self.push_unless_resting()
             pause = await self._until_due()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), pause)
@@ -231,20 +245,25 @@ class QueueProcessor:
 
     def _rest(self, error: PureBootError) -> None:
         """Agent-level backoff: however much waits and arrives, one agent asks once in a while."""
-        if error.code == Fenced.code:
-            self.session.refused()
-            self._pause = self.session.retry_in + self._chance()
-            self._rested.clear()
-            return
-        asked = None
-        if isinstance(error, Busy) and not isinstance(error, CentralUnavailable):
-            asked = error.retry_after
-        self._pause = self._backoff.delay(self._failures, self._chance(), asked)
+        asked = self._asked(error)
+        self._may_be_cut = asked is None
+        pause = self._backoff.delay(self._failures, self._chance(), asked)
+        self._rest_ends = asyncio.get_running_loop().time() + pause
         self._rested.clear()
 
+    def _asked(self, error: PureBootError) -> float | None:
+        """Seconds for which whoever refused wants to be left in peace, where it said so."""
+        if error.code == Fenced.code:
+            self.session.refused()
+            return self.session.retry_in
+        return error.retry_after if isinstance(error, Busy) and not isinstance(error, CentralUnavailable) else None
+
     async def _patience(self) -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._rested.wait(), self._pause)
+        loop = asyncio.get_running_loop()
+        # Again where the rest was made longer meanwhile: somebody had insisted, and was told to wait.
+        while not self._rested.is_set() and (left := self._rest_ends - loop.time()) > 0:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._rested.wait(), left)
         self._rested.set()
 
     def _take(self, tx: Transaction, size: int, beyond: Collection[str] = ()) -> Batch | None:
@@ -290,7 +309,7 @@ class QueueProcessor:
 
     def _recovered(self) -> None:
         # Not every time: central's health may be well while each push fails, and would undo every backoff at once.
-        if not self._rested.is_set() and self._now() - self._cut_short > self._backoff.cap:
+        if self._may_be_cut and not self._rested.is_set() and self._now() - self._cut_short > self._backoff.cap:
             self._cut_short = self._now()
             self._rested.set()
         self._wake.set()

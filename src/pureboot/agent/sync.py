@@ -49,8 +49,9 @@ class SyncResult:
 
 
 class CacheSyncService:
-    """`drain` empties the outbox: on reconnect what this site has to say goes first, then it listens. `beat` sends a
-    heartbeat, where somebody at central waits for one. `schedule` says when content is fetched that nothing presses
+    """`drain` empties the outbox: on reconnect what this site has to say goes first, then it listens. `insist` does so
+    even while central is to be left in peace, for a person. `beat` sends a heartbeat, where somebody at central waits
+    for one. `schedule` says when content is fetched that nothing presses
     for, as a cron expression; empty: as soon as it is known. `problem` is for people; empty if there is none."""
 
     def __init__(
@@ -65,13 +66,14 @@ class CacheSyncService:
         detector: ConflictDetector,
         *,
         drain: Callable[[], Awaitable[object]],
+        insist: Callable[[], Awaitable[object]] = _nothing,
         beat: Callable[[], Awaitable[None]] = _nothing,
         retry_delay: float = 5.0,
         schedule: str = "",
     ) -> None:
         self._client, self._connectivity, self._mirror, self._site = client, connectivity, mirror, site
         self._cache, self._queue, self._fetcher, self._detector = state_cache, queue, fetcher, detector
-        self._drain, self._beat = drain, beat
+        self._drain, self._insist, self._beat = drain, insist, beat
         self._wants = Wants(site, state_cache)
         self._schedule = Schedule(schedule, _now())
         self._backoff = Backoff(base=retry_delay)
@@ -157,6 +159,7 @@ class CacheSyncService:
 
     async def sync_now(self) -> SyncResult:
         """By hand: everything at once. Raises what central answers."""
+        await self._insist()
         pages, items = await self.sync_once()
         fetched, missing = await self.fetch_needed()
         return SyncResult(pages, items, fetched, missing)
