@@ -14,7 +14,8 @@ from pureboot.agent.site import SiteState
 from pureboot.core.errors import PureBootError
 from pureboot.storage.sqlite import Transaction
 
-# Free pages (of 4 KiB) after a drain that are handed back to the disk; fewer are soon used again.
+# Free pages (of 4 KiB) that are not handed back to the disk, for they are soon used again. More go, whatever waits: a
+# lane that is stopped may wait for weeks.
 WORTH_IT = 1024
 
 log = logging.getLogger(__name__)
@@ -39,10 +40,11 @@ class Housekeeping:
         self._loop = Loop("housekeeping", self._run)
 
     async def tidy(self) -> None:
-        await self._observations.flush()
+        """What asks for room in the outbox comes last: it may be refused for as long as an outage lasts, and the clock
+        is kept for outages. Raises StorageFull."""
         await self._queue.database.store.write(self._keep)
-        if not self._queue.pending_count:
-            await self._queue.database.store.shrink(over=WORTH_IT)
+        await self._queue.database.store.shrink(over=WORTH_IT)
+        await self._observations.flush()
 
     async def start(self) -> None:
         self._loop.start()
