@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pureboot.central.compaction import compact
 from pureboot.wire.messages import Outcome, PushAnswer
 from tests.support.central import RunningCentral, SetClock, SpeakingAgent
 
@@ -436,6 +437,22 @@ async def test_a_node_that_moved_away_keeps_events_and_disputes_edges(
     assert outcomes(answer) == ["applied", "conflict"]
     assert answer.nodes[0].doc is None
     assert (await central.ask("GET", "/nodes/n1"))["state"] == "pending"
+
+
+async def test_a_former_home_that_was_away_for_longer_than_deletions_are_told_is_still_known(
+    central: RunningCentral, agent: SpeakingAgent, careful: SpeakingAgent, clock: SetClock
+) -> None:
+    """Not by what it said before: of a machine that only registered there is nothing but that it moved out."""
+    await registered(careful)
+    await central.ask("PATCH", "/nodes/n1", json={"home_site_id": "attic"})
+    for days in (0, 31):
+        clock.advance(days * 86400)
+        await central.db.write(lambda conn: compact(conn, timedelta(days=30), clock.now()))
+    retired = careful.step("n1", "discovered", "retired", base=1, body={"triggered_by": "node"})
+    answer = await careful.push(careful.event("n1", "boot_started"), retired)
+    assert outcomes(answer) == ["applied", "conflict"]
+    events = (await central.ask("GET", "/nodes/n1/events"))["items"]
+    assert [(event["event"], event["site_id"]) for event in events] == [("boot_started", careful.site_id)]
 
 
 async def test_a_site_cannot_register_itself_into_another_sites_node(

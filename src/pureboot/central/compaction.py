@@ -32,7 +32,7 @@ def _noted(conn: Connection, scope: str, before: datetime) -> int | None:
 def _forget(conn: Connection, scope: str, floor: int, until: int) -> None:
     marks, rows = t.feed_mark.c, t.feed.c
     conn.execute(delete(t.feed_mark).where(marks.site == scope, marks.pos < until))
-    tombstones = (rows.site == scope, rows.op != "upsert", rows.pos <= until)
+    tombstones = (rows.site == scope, rows.op == "delete", rows.pos <= until)
     newest = conn.execute(select(func.max(rows.pos)).where(*tombstones)).scalar()
     if newest is None:
         return
