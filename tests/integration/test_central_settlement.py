@@ -311,6 +311,20 @@ async def test_a_decision_of_the_site_that_comes_again_counts_once(
     assert len((await look(central, agent, conflict["id"]))["decisions"]) == 1
 
 
+async def test_a_decision_counts_where_the_node_is_deleted_and_its_last_site_removed(
+    central: RunningCentral, agent: SpeakingAgent
+) -> None:
+    """What comes with it counts, too."""
+    conflict = await disputed(central, agent)
+    await central.new_site("attic")
+    await central.ask("PATCH", "/nodes/n1", json={"home_site_id": "attic"})
+    await central.ask("DELETE", "/nodes/n1", 204)
+    await central.ask("DELETE", "/sites/attic", 204)
+    answer = await agent.push(decision(agent, conflict, "keep_central"), agent.registration("n2", MAC.format(2)))
+    assert [result.outcome.value for result in answer.results] == ["applied", "applied"]
+    assert (await look(central, agent, conflict["id"]))["resolution"] == "keep_central"
+
+
 async def test_who_decides_late_at_the_site_is_told_what_was_decided(
     central: RunningCentral, agent: SpeakingAgent
 ) -> None:

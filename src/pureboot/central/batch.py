@@ -186,8 +186,10 @@ class Batch:
             alerts.happened(conn, self.site_id, "sync_discarded", self.now, subject=item_id, **detail)
         conflicts.save(conn, [self.conflicts[id] for id in self._dirty_conflicts])
         insert_all(conn, insert(t.sync_receipt), self.receipt_rows)
-        for id in self._news:
-            node_rows.announce(conn, self.nodes[id])
+        for node in (self.nodes[id] for id in self._news):
+            # Its site heard of a deletion when it was deleted, and may be gone itself by now.
+            if node.deleted_at is None:
+                node_rows.announce(conn, node)
 
     def _store_aliases(self, conn: Connection) -> None:
         rows = [
