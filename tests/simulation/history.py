@@ -681,7 +681,7 @@ SELECT id FROM sync_queue WHERE status != 'failed'
 AND lane NOT IN (SELECT lane FROM sync_queue WHERE status = 'failed' AND refused = 0)
 """
 _STOPPED = "SELECT lane, id FROM sync_queue WHERE refused = 0 ORDER BY seq"
-_COUNTED = "SELECT count(*), coalesce(sum(length(CAST(payload AS BLOB))), 0) FROM sync_queue"
+_COUNTED = "SELECT count(*), coalesce(sum(length(CAST(payload AS BLOB))), 0) FROM sync_queue WHERE replayed = 0"
 
 Step = Callable[[History], Awaitable[None]]
 

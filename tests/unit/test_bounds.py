@@ -57,7 +57,7 @@ def usage(queue: SyncQueue) -> Usage:
 
 
 def counted_rows(queue: SyncQueue) -> Usage:
-    sql = "SELECT count(*), coalesce(sum(length(CAST(payload AS BLOB))), 0) FROM sync_queue"
+    sql = "SELECT count(*), coalesce(sum(length(CAST(payload AS BLOB))), 0) FROM sync_queue WHERE replayed = 0"
     return Usage(*queue.database.store.read_now(lambda c: c.execute(sql).fetchone()))
 
 
@@ -184,6 +184,39 @@ async def test_a_full_outbox_can_be_cleared(tmp_path: Path) -> None:
         await queue.enqueue(item("edge", item_type="state_update"))
         await queue.discard("edge", "", "ada")
         assert queue.pending_count == 20
+
+
+async def test_what_comes_back_for_a_restored_central_keeps_nothing_out(tmp_path: Path) -> None:
+    """It may be more than an outbox takes. A person still sees all that waits."""
+    async with queue_of(tmp_path, max_items=20) as queue:
+        await settle(queue, 30)
+        assert await queue.database.store.write(queue.bring_back) == 30
+        assert (queue.pending_count, usage(queue), queue.crowded()) == (30, Usage(0, 0), "")
+        await fill(queue, 19)
+        await queue.enqueue(item("edge", item_type="state_update"))
+        with pytest.raises(StorageFull):
+            await queue.enqueue(item("one too many", item_type="state_update"))
+        assert queue.pending_count == 50
+
+
+async def test_the_bound_holds_whatever_becomes_of_what_came_back(tmp_path: Path) -> None:
+    async with queue_of(tmp_path, max_items=20) as queue:
+        await settle(queue, 4)
+        await queue.database.store.write(queue.bring_back)
+        await fill(queue, 3)
+        before = usage(queue)
+        await queue.dequeue("settled-0")
+        await queue.discard("settled-1", "", "ada")
+        await queue.mark_failed("settled-2", "x")
+        assert (usage(queue), counted_rows(queue), queue.pending_count) == (before, before, 5)
+    async with queue_of(tmp_path, max_items=20) as queue:
+        assert (usage(queue), queue.pending_count) == (before, 5)
+
+
+async def settle(queue: SyncQueue, count: int) -> None:
+    for n in range(count):
+        await queue.enqueue(item(f"settled-{n}", item_type="state_update"))
+        await queue.dequeue(f"settled-{n}")
 
 
 # The count is the file's own

@@ -2,7 +2,8 @@
 
 Below 80 % of its bound everything is kept as it came. From there on progress is only counted, from 95 % on nothing is
 taken but what moves or makes a node, or says that something failed; a full outbox, or a disk below its floor, takes
-nothing. Boots go on throughout, and no new install starts whose edge cannot be stored.
+nothing. Boots go on throughout, and no new install starts whose edge cannot be stored. What was settled and comes back
+for a central that was restored is beside all that: nobody has to wait until it has drained.
 """
 
 import shutil

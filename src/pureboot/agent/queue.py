@@ -170,6 +170,7 @@ class SyncQueue:
         return self._insert(tx, item, text_of(counting.first(item.payload)), counted=1)
 
     def usage(self, connection: sqlite3.Connection | Transaction) -> Usage:
+        """Of what its bounds are about: all that waits, but for what came back from what was settled."""
         row = connection.execute("SELECT items, bytes FROM queue_usage WHERE what = 'queue'").fetchone()
         return Usage(row["items"], row["bytes"])
 
@@ -399,9 +400,9 @@ class SyncQueue:
         ).fetchone()
         tx.after_commit(lambda: self._count(count - failed - self._pending, failed - self._failed))
 
-    def _insert(self, tx: Transaction, item: QueueItem, payload: str, counted: int = 0) -> str:
+    def _insert(self, tx: Transaction, item: QueueItem, payload: str, counted: int = 0, replayed: int = 0) -> str:
         accepted = tx.once(_NOW, lambda: self.clock.stamp().dump())
-        tx.insert(INSERT, row_of(item, payload, accepted, counted))
+        tx.insert(INSERT, row_of(item, payload, accepted, counted, replayed))
         tx.after_commit(self._arrived)
         return item.id
 
@@ -420,7 +421,7 @@ class SyncQueue:
     def _record_discard(self, tx: Transaction, row: sqlite3.Row, reason: str, person: str) -> None:
         item = discard_of(row, reason, person, self.epoch)
         # It takes the place of what it gives up, so that even a full outbox can be cleared.
-        self._insert(tx, item, text_of(item.payload))
+        self._insert(tx, item, text_of(item.payload), replayed=row["replayed"])
 
     def _count(self, pending: int = 0, failed: int = 0) -> None:
         self._pending += pending

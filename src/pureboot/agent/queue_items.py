@@ -50,7 +50,7 @@ class QueueItem(BaseModel):
 
 INSERT = """
 INSERT INTO sync_queue (id, lane, item_type, payload, payload_hash, base_generation, base_state_rev, after, conflict_id,
-                        epoch, autonomy, created_at, accepted, report_key, attempts, last_error, counted)
+                        epoch, autonomy, created_at, accepted, report_key, attempts, last_error, counted, replayed)
 VALUES"""
 # The items of an `id_list`.
 THESE = "WHERE id IN (SELECT value FROM json_each(?))"
@@ -94,13 +94,13 @@ def id_list(ids: Iterable[str]) -> str:
     return json.dumps(list(ids))
 
 
-def row_of(item: QueueItem, payload: str, accepted: str, counted: int) -> list[object]:
+def row_of(item: QueueItem, payload: str, accepted: str, counted: int, replayed: int) -> list[object]:
     """In the order of INSERT. `accepted` is a Stamp's dump."""
     return [
         *(item.id, item.lane, item.item_type, payload, digest(payload)),
         *(item.base_generation, item.base_state_rev, item.after, item.conflict_id),
         *(item.epoch, item.autonomy, item.created_at.isoformat(), accepted),
-        *(item.report_key, item.attempts, item.last_error, counted),
+        *(item.report_key, item.attempts, item.last_error, counted, replayed),
     ]
 
 

@@ -20,14 +20,14 @@ _PUT_AWAY = f"outcome IN ('{DISCARDED}', 'rejected')"
 
 
 def bring_back(tx: Transaction) -> int:
-    """Everything central settled, at the place in line it had. What a person put away stays away, and what was made on
-    it names what came before."""
+    """Everything central settled, at the place in line it had, beside the outbox's bound (see schema). What a person
+    put away stays away, and what was made on it names what came before."""
     away = tx.execute(f"SELECT id FROM sync_sent WHERE {_PUT_AWAY} ORDER BY seq").fetchall()
     for item in away:
         row = tx.execute("SELECT * FROM sync_sent WHERE id = ?", [item["id"]]).fetchone()
         tx.execute(_RELINK_SENT, dict(row))
     counts = tx.execute(_COUNTS).fetchall()
-    tx.execute(f"INSERT OR IGNORE INTO sync_queue ({COLUMNS}) {_BACK}")
+    tx.execute(f"INSERT OR IGNORE INTO sync_queue ({COLUMNS}, replayed) {_BACK}")
     tx.execute(f"DELETE FROM sync_sent WHERE NOT {_PUT_AWAY}")
     # A refusal is judged anew, too: it was made beside what central no longer knows.
     tx.execute("UPDATE sync_queue SET refused = 0, status = 'pending', attempts = 0 WHERE refused = 1")
@@ -56,6 +56,6 @@ SELECT epoch, count(*) AS items FROM (
 ) GROUP BY epoch
 """
 _BACK = f"""
-SELECT {COLUMNS.replace(" lane,", " coalesce((SELECT node_id FROM node_alias WHERE alias = lane), lane),")}
+SELECT {COLUMNS.replace(" lane,", " coalesce((SELECT node_id FROM node_alias WHERE alias = lane), lane),")}, 1
 FROM sync_sent WHERE NOT {_PUT_AWAY} ORDER BY seq
 """

@@ -138,4 +138,23 @@ END;
 # Central's, by which an answer that was long on its way is told from a newer page of the feed.
 NINTH = "ALTER TABLE conflict ADD COLUMN version INTEGER NOT NULL DEFAULT 0"
 
-MIGRATIONS = [FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH, EIGHTH, NINTH]
+# `replayed`: it was settled, and central may have forgotten it; or it gives such an item up. It takes no room of the
+# outbox's bound, for on the disk it only moved from one table to the other.
+TENTH = """
+ALTER TABLE sync_queue ADD COLUMN replayed INTEGER NOT NULL DEFAULT 0;
+DROP TRIGGER sync_queue_grows;
+DROP TRIGGER sync_queue_shrinks;
+DROP TRIGGER sync_queue_changes;
+CREATE TRIGGER sync_queue_grows AFTER INSERT ON sync_queue WHEN NEW.replayed = 0 BEGIN
+    UPDATE queue_usage SET items = items + 1, bytes = bytes + length(CAST(NEW.payload AS BLOB)) WHERE what = 'queue';
+END;
+CREATE TRIGGER sync_queue_shrinks AFTER DELETE ON sync_queue WHEN OLD.replayed = 0 BEGIN
+    UPDATE queue_usage SET items = items - 1, bytes = bytes - length(CAST(OLD.payload AS BLOB)) WHERE what = 'queue';
+END;
+CREATE TRIGGER sync_queue_changes AFTER UPDATE OF payload ON sync_queue WHEN NEW.replayed = 0 BEGIN
+    UPDATE queue_usage
+    SET bytes = bytes + length(CAST(NEW.payload AS BLOB)) - length(CAST(OLD.payload AS BLOB)) WHERE what = 'queue';
+END;
+"""
+
+MIGRATIONS = [FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH, EIGHTH, NINTH, TENTH]

@@ -136,7 +136,8 @@ class AgentSettings(Settings):
         default=100_000,
         ge=20,
         description="Items that may wait; at 80 % progress is only counted, at 95 % only changes of state and failures "
-        "are taken. A month without central for a few hundred machines.",
+        "are taken. A month without central for a few hundred machines. What comes back for a restored central is not "
+        "counted.",
     )
     queue_max_bytes: int = Field(
         default=256 * MIB, ge=MIB, description="Bytes of reports that may wait; the same steps as for their number."
