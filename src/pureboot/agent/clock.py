@@ -14,6 +14,8 @@ from typing import Protocol
 # Across a reboot an age comes from the wall clock, which is good to a minute at best.
 REBOOT_UNCERTAINTY = 60.0
 DRIFT = 100e-6
+# Seconds a push may be on its way before central reads the ages in it: whoever sends it gives it up then.
+ON_ITS_WAY = 30.0
 # The boot of a moment whose age no clock can tell.
 UNTRUSTED = ""
 
@@ -67,14 +69,16 @@ class Age:
     uncertainty: float
 
 
-def age_of(moment: Stamp, now: Stamp) -> Age:
-    """How long ago `moment` was. After a reboot the wall clock answers; if it ran backwards, nothing is known but that
-    it was before."""
+def age_of(moment: Stamp, now: Stamp, on_its_way: float = ON_ITS_WAY) -> Age:
+    """How long ago `moment` was, for whoever hears of it up to `on_its_way` seconds from now. After a reboot the wall
+    clock answers; if it ran backwards, nothing is known but that it was before."""
     if moment.boot_id == now.boot_id:
         seconds = max(0.0, now.boottime - moment.boottime)
-        return Age(seconds, 0.1 + DRIFT * seconds)
+        return Age(seconds, on_its_way + DRIFT * seconds)
     seconds = now.wall - moment.wall
-    return Age(seconds, REBOOT_UNCERTAINTY + DRIFT * seconds) if seconds >= 0 else Age(0.0, float("inf"))
+    if seconds < 0:
+        return Age(0.0, float("inf"))
+    return Age(seconds, on_its_way + REBOOT_UNCERTAINTY + DRIFT * seconds)
 
 
 def trusted_age(moment: Stamp | None, last_kept: Stamp | None, now: Stamp) -> float | None:

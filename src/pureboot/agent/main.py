@@ -19,7 +19,7 @@ from pureboot.agent.boot_service import AgentBootService
 from pureboot.agent.bounds import Bounds
 from pureboot.agent.cache.content_cache import ContentCache
 from pureboot.agent.cache.state_cache import NodeStateCache
-from pureboot.agent.central_client import CentralClient, http_client
+from pureboot.agent.central_client import PATIENCE_FACTOR, CentralClient, http_client
 from pureboot.agent.clock import Clock, SystemClock
 from pureboot.agent.commands import Commands
 from pureboot.agent.conflicts import ConflictDetector, ConflictTable
@@ -93,7 +93,8 @@ class SiteAgent:
         bounds = Bounds(
             settings.queue_max_items, settings.queue_max_bytes, settings.disk_floor_bytes, settings.sent_max_bytes
         )
-        self.sync_queue = SyncQueue(self.database, clock=clock, bounds=bounds)
+        patience = PATIENCE_FACTOR * settings.connectivity_timeout
+        self.sync_queue = SyncQueue(self.database, clock=clock, bounds=bounds, on_its_way=patience)
         self.journal = Journal(
             self.state_cache,
             self.sync_queue,

@@ -14,7 +14,7 @@ import uuid_utils.compat as uuid
 
 from pureboot.agent import accounts, counting, replay
 from pureboot.agent.bounds import Bounds, Usage
-from pureboot.agent.clock import Clock, Stamp, SystemClock
+from pureboot.agent.clock import ON_ITS_WAY, Clock, Stamp, SystemClock
 from pureboot.agent.database import Database
 from pureboot.agent.queue_items import (
     BATCH,
@@ -54,14 +54,20 @@ _NOW = "now"
 
 
 class SyncQueue:
-    """`epoch` names this process' life."""
+    """`epoch` names this process' life. `on_its_way`: seconds after which a push is given up."""
 
     def __init__(
-        self, db_path: Path | str | Database, *, clock: Clock | None = None, bounds: Bounds | None = None
+        self,
+        db_path: Path | str | Database,
+        *,
+        clock: Clock | None = None,
+        bounds: Bounds | None = None,
+        on_its_way: float = ON_ITS_WAY,
     ) -> None:
         self.database = Database(db_path)
         self.clock = clock or SystemClock()
         self.bounds = bounds or Bounds()
+        self._on_its_way = on_its_way
         self.epoch = str(uuid.uuid7())
         self._listeners: list[Callable[[], None]] = []
         self._discard_listeners: list[Callable[[Transaction, str], None]] = []
@@ -243,7 +249,7 @@ class SyncQueue:
         stopped or waits."""
         now = self.clock.stamp()
         rows = connection.execute(BATCH, [now.boottime, id_list(beyond), limit]).fetchall()
-        return [push_item(item_of(row), Stamp.load(row["accepted"]), now) for row in rows]
+        return [push_item(item_of(row), Stamp.load(row["accepted"]), now, self._on_its_way) for row in rows]
 
     def settle(self, tx: Transaction, result: PushResult) -> bool:
         """Central has it; whether it was here. A rejected item stays to be seen, but stops nothing."""

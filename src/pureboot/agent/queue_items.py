@@ -192,8 +192,8 @@ def lane_of(item: QueueItem) -> str:
     return item.lane or next((str(name) for name in named if name), item.id)
 
 
-def push_item(item: QueueItem, accepted: Stamp | None, now: Stamp) -> PushItem:
-    age = age_of(accepted, now) if accepted else Age(0.0, float("inf"))
+def push_item(item: QueueItem, accepted: Stamp | None, now: Stamp, on_its_way: float) -> PushItem:
+    age = age_of(accepted, now, on_its_way) if accepted else Age(0.0, float("inf"))
     base = None
     if item.base_generation is not None:
         base = Base(generation=item.base_generation, state_rev=item.base_state_rev)
