@@ -214,6 +214,21 @@ async def test_conflicts_and_failed_items_are_one_alert_a_site_and_counted(
     assert await alerts(central) == []
 
 
+async def test_a_damaged_file_is_an_alert_until_it_is_taken_away(
+    central: RunningCentral, clock: SetClock, agent: SpeakingAgent
+) -> None:
+    other = await central.speaking_agent((await central.new_site("cellar"))["id"])
+    await beat(other, {})
+    await beat(agent, {"damaged_files": ["agent.db.damaged-20260128T120000"]})
+    await look(central, clock)
+    [alert] = await alerts(central)
+    assert (alert["site_name"], alert["kind"], alert["severity"]) == ("attic", "file_damaged", "warning")
+    assert "agent.db.damaged-20260128T120000" in alert["message"]
+    await beat(agent, {"damaged_files": []})
+    await look(central, clock)
+    assert await alerts(central) == []
+
+
 async def test_the_first_who_acknowledges_is_who_did(central: RunningCentral, agent: SpeakingAgent) -> None:
     for epoch in ("e1", "e2"):
         await agent.client.post("/api/v1/sync/session", json={"agent_id": agent.id, "epoch": epoch})

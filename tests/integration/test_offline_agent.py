@@ -11,10 +11,11 @@ import httpx2
 import pytest
 
 from pureboot.agent.main import SiteAgent
+from pureboot.central.watch import look
 from pureboot.core.errors import Forbidden, SettingsError, StorageFull
 from pureboot.storage.sqlite import Store
 from tests.support.agent import RunningAgent, init, running_agent, settings
-from tests.support.central import RunningCentral
+from tests.support.central import RunningCentral, SetClock
 from tests.support.machines import MAC, Machine, approve, import_node, kernel_workflow
 
 LOCAL_DISK = "sanboot --no-describe --drive 0x80 || exit 1"
@@ -362,7 +363,7 @@ async def test_an_agent_whose_credential_is_refused_serves_and_keeps_everything(
 
 
 async def test_a_damaged_file_is_moved_aside_and_the_agent_starts(
-    central: RunningCentral, site: RunningAgent, tmp_path: Path
+    central: RunningCentral, site: RunningAgent, clock: SetClock, tmp_path: Path
 ) -> None:
     await site.cut()
     await site.machine.post("/api/v1/nodes/register", json={"mac": MAC})
@@ -373,7 +374,11 @@ async def test_a_damaged_file_is_moved_aside_and_the_agent_starts(
     async with running_agent(tmp_path / "agent", site.wan) as again:
         assert "#!ipxe" in await again.script(MAC)
         await again.synced()
-    assert list(file.parent.glob("agent.db.damaged-*"))
+        await again.agent.heartbeat.beat()
+    [kept] = file.parent.glob("agent.db.damaged-*")
+    await central.db.write(lambda conn: look(conn, clock.now()))
+    told = {alert["kind"]: alert["message"] for alert in (await central.ask("GET", "/alerts"))["items"]}
+    assert kept.name in told["file_damaged"]
 
 
 async def test_heartbeats_tell_central_how_the_site_is(central: RunningCentral, site: RunningAgent) -> None:

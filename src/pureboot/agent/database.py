@@ -66,14 +66,18 @@ def _anew(path: Path) -> Store:
     return store
 
 
-def damaged_copies(path: Path) -> list[str]:
-    """One sentence a file that was damaged and is still kept beside this one: until a person has taken it away."""
+def kept_aside(path: Path) -> list[Path]:
+    """The files that were damaged and are still kept beside this one: until a person has taken them away."""
     kept = path.parent.glob(f"{path.name}.damaged-*")
+    return [file for file in sorted(kept) if not file.name.endswith(("-wal", "-shm"))]
+
+
+def damaged_copies(path: Path) -> list[str]:
+    """One sentence for each that is kept aside."""
     return [
         f"{path.name} was damaged; its outbox was carried over as far as it could be read. Look at {file}, then"
         " remove it."
-        for file in sorted(kept)
-        if not file.name.endswith(("-wal", "-shm"))
+        for file in kept_aside(path)
     ]
 
 

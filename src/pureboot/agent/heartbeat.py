@@ -53,6 +53,7 @@ class HeartbeatService:
         services: Callable[[], dict[str, str]] = dict,
         readiness: Callable[[], ReadinessSummary] = ReadinessSummary,
         missing: Callable[[], Sequence[str]] = tuple,
+        damaged: Callable[[], Sequence[Path]] = tuple,
         commands: Commands,
     ) -> None:
         self.interval = interval
@@ -60,7 +61,7 @@ class HeartbeatService:
         self._queue, self._conflicts, self._cache, self._site = queue, conflicts, cache, site
         self._observations, self._data_dir = observations, data_dir
         self._active_boots, self._services, self._commands = active_boots, services, commands
-        self._readiness, self._missing = readiness, missing
+        self._readiness, self._missing, self._damaged = readiness, missing, damaged
         self._beating = asyncio.Lock()
         self._born = monotonic()
         self._due = asyncio.Event()
@@ -116,6 +117,7 @@ class HeartbeatService:
             failed_items=[_failed(item) for item in items if item.status == "failed"],
             content_missing=list(missing[:MOST_NAMES]),
             content_missing_total=len(missing),
+            damaged_files=[file.name for file in self._damaged()],
             last_outage=self._last_outage(),
         )
 

@@ -25,7 +25,7 @@ from pureboot.agent.commands import Commands
 from pureboot.agent.conflicts import ConflictDetector, ConflictTable
 from pureboot.agent.connectivity import ConnectivityMonitor
 from pureboot.agent.content import ContentFetcher
-from pureboot.agent.database import Database, damaged_copies, get_meta, set_meta
+from pureboot.agent.database import Database, damaged_copies, get_meta, kept_aside, set_meta
 from pureboot.agent.heartbeat import HeartbeatService
 from pureboot.agent.housekeeping import Housekeeping
 from pureboot.agent.journal import Journal
@@ -212,6 +212,7 @@ class SiteAgent:
             services=lambda: {"http": "running", "tftp": self.tftp.state},
             readiness=readiness.summary,
             missing=lambda: self.fetcher.missing(wants.ahead()),
+            damaged=lambda: kept_aside(self.database.path),
             commands=Commands(self.sync_queue, sync=self.sync.request, invalidate=self._invalidate),
         )
         self.housekeeping = Housekeeping(

@@ -22,7 +22,7 @@ from pureboot.wire.messages import ListPage
 
 Status = Literal["open", "all"]
 
-LASTING: tuple[AlertKind, ...] = ("site_silent", "conflicts", "items_failed")
+LASTING: tuple[AlertKind, ...] = ("site_silent", "conflicts", "items_failed", "file_damaged")
 NOTICES: tuple[AlertKind, ...] = ("fenced", "sync_discarded")
 HAPPENED: dict[AlertKind, tuple[Severity, str]] = {
     "site_returned": ("info", "Its agent is back, and what the site did meanwhile is on its way."),

@@ -65,7 +65,9 @@ class Fleet(Lenient):
     sites_total: int
 
 
-AlertKind = Literal["site_silent", "site_returned", "conflicts", "items_failed", "fenced", "sync_discarded"]
+AlertKind = Literal[
+    "site_silent", "site_returned", "conflicts", "items_failed", "file_damaged", "fenced", "sync_discarded"
+]
 Severity = Literal["info", "warning", "critical"]
 
 

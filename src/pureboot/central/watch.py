@@ -76,6 +76,7 @@ def _facts(conn: Connection) -> Iterator[tuple[Key, Fact]]:
     yield from _silent(conn)
     yield from _in_conflict(conn)
     yield from _failing(conn)
+    yield from _damaged(conn)
 
 
 def _silent(conn: Connection) -> Iterator[tuple[Key, Fact]]:
@@ -104,6 +105,15 @@ def _failing(conn: Connection) -> Iterator[tuple[Key, Fact]]:
     for site_id, number in conn.execute(query):
         message = f"{_counted(number, 'report', 'reports')} of the site failed. Requeue or discard: see its queue."
         yield Key(site_id, "items_failed"), Fact("warning", message, number)
+
+
+def _damaged(conn: Connection) -> Iterator[tuple[Key, Fact]]:
+    rows = t.agent.c
+    query = select(rows.site_id, rows.report["damaged_files"]).where(rows.replaced_at.is_(None))
+    for site_id, files in conn.execute(query):
+        if files:
+            message = f"Its agent's file was damaged and its outbox carried over. Kept aside there: {', '.join(files)}."
+            yield Key(site_id, "file_damaged"), Fact("warning", message, len(files))
 
 
 def _counted(number: int, one: str, many: str) -> str:

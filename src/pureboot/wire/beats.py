@@ -70,6 +70,7 @@ class BeatReport(BaseModel):
     """`obeys`: the commands this agent knows; it tells what became of each until central has heard it.
 
     `content_missing` names the first of `content_missing_total` files that the site's policy wants and it lacks.
+    `damaged_files`: kept aside at the agent's host until somebody has looked at them.
     """
 
     epoch: Id = ""
@@ -78,6 +79,7 @@ class BeatReport(BaseModel):
     failed_items: Annotated[list[FailedItem], _first(MOST_FAILED)] = []
     content_missing: Annotated[list[Line], _first(MOST_NAMES)] = []
     content_missing_total: int = 0
+    damaged_files: Annotated[list[Line], _first(MOST_NAMES)] = []
     last_outage: OutageTold | None = None
 
     def to_keep(self) -> dict[str, Any]:
