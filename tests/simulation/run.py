@@ -91,4 +91,5 @@ def stock() -> Stock:
     kernel.write_bytes(KERNEL)
     asyncio.run(content.put(f"images/{KERNEL_NAME}", kernel, DIGEST))
     copy_database(folder / "central.db", folder / "furnished.db")
-    return Stock(folder, Database(engines.sqlite_file(folder / "central.db"), Bell()), agents, content)
+    db = Database(engines.sqlite_file(folder / "central.db"), Bell(), threaded=False)
+    return Stock(folder, db, agents, content)

@@ -33,11 +33,13 @@ TRIES = 5
 class Database:
     """Open at birth, at the newest schema. Raises SettingsError where it cannot be opened.
 
-    `bell` rings after each commit that left something on the feed.
+    `bell` rings after each commit that left something on the feed. `threaded=False`: whatever is asked for is done
+    before the call returns, as the agent's `Store` has it.
     """
 
-    def __init__(self, url: URL, bell: Bell) -> None:
+    def __init__(self, url: URL, bell: Bell, *, threaded: bool = True) -> None:
         self.bell = bell
+        self._threaded = threaded
         self._engines = engines.connect(url)
         self._writers = ThreadPoolExecutor(self._engines.writers, thread_name_prefix="central-writer")
         self._readers = ThreadPoolExecutor(engines.READERS, thread_name_prefix="central-reader")
@@ -77,7 +79,7 @@ class Database:
             loop.call_soon_threadsafe(self.bell.ring, scopes)
             return result
 
-        return await loop.run_in_executor(self._writers, commit)
+        return await loop.run_in_executor(self._writers, commit) if self._threaded else commit()
 
     def write_now(self, work: Callable[[Connection], T]) -> T:
         """As `write`, in this thread: before anything is served."""
@@ -85,6 +87,8 @@ class Database:
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Runs `work` on one snapshot."""
+        if not self._threaded:
+            return self._look(work)
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._look, work)
 
     def _commit(self, work: Callable[[Connection], T]) -> tuple[T, set[str]]:
