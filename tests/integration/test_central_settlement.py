@@ -325,6 +325,15 @@ async def test_a_decision_counts_where_the_node_is_deleted_and_its_last_site_rem
     assert (await look(central, agent, conflict["id"]))["resolution"] == "keep_central"
 
 
+async def test_a_site_whose_conflicts_wait_stays(central: RunningCentral, agent: SpeakingAgent) -> None:
+    conflict = await disputed(central, agent)
+    await central.ask("DELETE", "/nodes/n1", 204)
+    refused = await central.ask("DELETE", f"/sites/{agent.site_id}", 409)
+    assert refused["error"]["code"] == "site_has_conflicts"
+    await act(central, conflict, "resolve", resolution="keep_central")
+    await central.ask("DELETE", f"/sites/{agent.site_id}", 204)
+
+
 async def test_who_decides_late_at_the_site_is_told_what_was_decided(
     central: RunningCentral, agent: SpeakingAgent
 ) -> None:

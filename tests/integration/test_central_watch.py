@@ -185,6 +185,14 @@ async def test_a_return_that_nobody_acknowledged_stands_for_a_day(
     assert [alert["kind"] for alert in await alerts(central) if alert["kind"] == "site_returned"] == []
 
 
+@pytest.mark.parametrize("count", [-1, 2**31])
+async def test_a_count_that_no_site_can_have_is_refused_and_not_stored(agent: SpeakingAgent, count: int) -> None:
+    """The watch reads it as a number of the database's."""
+    body = {"agent_id": agent.id, "interval_seconds": 60, "metrics": {"failed_queue_items": count}}
+    answer = await agent.client.post("/api/v1/agents/heartbeat", json=body)
+    assert answer.status_code == 422, answer.text
+
+
 async def test_conflicts_and_failed_items_are_one_alert_a_site_and_counted(
     central: RunningCentral, clock: SetClock, agent: SpeakingAgent
 ) -> None:

@@ -92,7 +92,6 @@ def _summary(row: Row[Any], conflict: StoredConflict) -> ConflictSummary:
         site_name=row.site_name,
         hostname=row.node_hostname,
         central_attempt=row.node_attempt if pending else None,
-        version=conflict.version,
         state_rev=row.node_state_rev,
         created_at=conflict.created_at,
     )

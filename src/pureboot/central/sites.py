@@ -99,7 +99,8 @@ def _check_no_circle(conn: Connection, parent: SiteDocument, id: str) -> None:
 
 
 def remove(conn: Connection, ref: str) -> None:
-    """Raises Clash while it has nodes or sites below it. Its agent's credential ends with it."""
+    """Raises Clash while it has nodes, sites below it, or conflicts that wait: nobody could settle them any more. Its
+    agent's credential ends with it."""
     site = find(conn, ref, lock=True)
     for table in (t.agent_token, t.agent, t.site_outage, t.alert, t.site_command, t.epoch_account):
         conn.execute(delete(table).where(table.c.site_id == site.id))
@@ -111,6 +112,13 @@ def remove(conn: Connection, ref: str) -> None:
         )
     if held := count(conn, t.site, t.site.c.parent_id == site.id):
         raise Clash(f"The site {site.name!r} has {held} site(s) below it.", code="site_has_sites")
+    conflict = t.sync_conflict.c
+    if held := count(conn, t.sync_conflict, conflict.site_id == site.id, conflict.status == "pending"):
+        raise Clash(
+            f"The site {site.name!r} has {held} conflict(s) that wait.",
+            code="site_has_conflicts",
+            hint="Settle them first.",
+        )
     conn.execute(delete(t.site).where(t.site.c.id == site.id))
 
 

@@ -22,6 +22,8 @@ from pureboot.wire.beats import BeatReport, Command
 MESSAGE_LENGTH = 2000
 # What a database's integer holds; a number beyond it is a field's mistake, not an item that can never be stored.
 BIGGEST = 2**63 - 1
+# What PostgreSQL takes for an integer.
+Count = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class Strict(BaseModel):
@@ -557,24 +559,24 @@ class AgentMetrics(Lenient):
     only in the heartbeat itself; an agent of before has none."""
 
     version: str = ""
-    uptime_seconds: int = 0
+    uptime_seconds: Count = 0
     services: dict[str, str] = {}
-    nodes_seen_last_hour: int = 0
-    active_boots: int = 0
+    nodes_seen_last_hour: Count = 0
+    active_boots: Count = 0
     cache_hit_rate: float = 0.0
-    cache_bytes: int = 0
-    cache_limit_bytes: int = 0
-    cache_files: int = 0
-    disk_free_bytes: int = 0
+    cache_bytes: int = Field(default=0, ge=0, le=BIGGEST)
+    cache_limit_bytes: int = Field(default=0, ge=0, le=BIGGEST)
+    cache_files: Count = 0
+    disk_free_bytes: int = Field(default=0, ge=0, le=BIGGEST)
     readiness: ReadinessSummary = ReadinessSummary()
     last_sync_at: datetime | None = None
 
     is_online: bool = True
     last_online_at: datetime | None = None
-    offline_duration_seconds: int = 0
-    pending_queue_items: int = 0
-    failed_queue_items: int = 0
-    conflicts_pending: int = 0
+    offline_duration_seconds: Count = 0
+    pending_queue_items: Count = 0
+    failed_queue_items: Count = 0
+    conflicts_pending: Count = 0
 
     report: BeatReport | None = None
 
