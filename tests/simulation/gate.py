@@ -96,10 +96,6 @@ MUTATIONS = (
         (Edit("agent/queue_processor.py", " and is_plain(answer, batch.generation)):", "):"),),
     ),
     Mutation(
-        "a page of the feed counts only if it is still the next one",
-        (Edit("agent/mirror.py", "            if since != self._site.position_in(tx):\n", "            if False:\n"),),
-    ),
-    Mutation(
         "an answer that the feed has overtaken opens no conflict again",
         (
             Edit(
@@ -110,7 +106,7 @@ MUTATIONS = (
         ),
     ),
     Mutation(
-        "nor does it bring back a node that is gone",
+        "nor does it bring a node back that is gone",
         (
             Edit(
                 "agent/mirror.py",
