@@ -144,10 +144,10 @@ class Checker:
 
     def _overwritten(self, step: Row, expected: int) -> bool:
         """Whether somebody moved the node between that revision and this step. What a resolution replayed of the same
-        site's chain is what the step was made on."""
+        site's chain is what the step was made on, whatever that resolution overruled."""
         made = "SELECT actor, item_id FROM node_history WHERE node_id = ? AND seq < ? ORDER BY seq LIMIT -1 OFFSET ?"
         between = self.rows(made, step["node_id"], step["seq"], expected - 1)
-        return any(not decided(row) or row["item_id"] is None for row in between)
+        return any(not decided(row) or row["item_id"] is None for row in between[-1:])
 
     def _expected(self, receipt: Row) -> int | None:
         """The revision it was made on, by what is stored; None where it is of another generation, or of no revision."""

@@ -196,6 +196,18 @@ async def test_an_edge_is_the_state_and_an_item(parts: Parts) -> None:
     }
 
 
+async def test_a_change_of_a_node_that_central_had_before_it_was_registered_is_made_on_what_central_has(
+    parts: Parts,
+) -> None:
+    """The registration waits still, and knew of no revision: what came after it would be a conflict with nothing."""
+    await parts.journal.register(HERE, facts={})
+    await parts.knows("n1", state=S.INSTALLED, state_rev=7)
+    await moved(parts, S.ACTIVE)
+    registered, edge = await parts.waiting()
+    assert (registered.lane, registered.base_state_rev) == ("n1", None)
+    assert (edge.after, edge.base_state_rev, edge.base_generation) == (None, 7, 1)
+
+
 async def test_each_change_says_what_it_was_made_on(parts: Parts) -> None:
     token = await installing(parts)
     await parts.journal.record("n1", event("install_progress"), boot_token=token)

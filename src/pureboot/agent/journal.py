@@ -380,7 +380,7 @@ class Journal:
     def _queue_change(self, tx: Transaction, change: Change, node: CachedNode, report_key: str | None = None) -> str:
         item_type, body = to_body(change)
         apart = isinstance(change, NodeEvent | Settlement)  # these make nothing that another is made on
-        after = None if apart else self._queue.previous(tx, node.node_id)
+        after = None if apart else self._queue.previous(tx, node.node_id, known=node.base is not None)
         based = after is None and node.base_state_rev is not None
         return self._queue.append(
             tx,

@@ -197,11 +197,13 @@ class SyncQueue:
         """Nothing is on its way any more: what was taken has come back, one way or the other, or was not sent."""
         self._on_their_way = frozenset()
 
-    def previous(self, tx: Transaction, lane: str) -> str | None:
-        """The last unsettled item of the lane that moves or makes the node: what the next change is made on."""
+    def previous(self, tx: Transaction, lane: str, *, known: bool = False) -> str | None:
+        """The last unsettled item of the lane that moves or makes the node: what the next change is made on. `known`:
+        central has told of the node, so what registered it without knowing that says nothing of where it is."""
         row = tx.execute(
-            f"SELECT id FROM sync_queue WHERE lane = ? AND {CHANGES} AND refused = 0 ORDER BY seq DESC LIMIT 1",
-            [lane],
+            f"SELECT id FROM sync_queue WHERE lane = ? AND {CHANGES} AND refused = 0"
+            " AND NOT (? AND item_type = 'registration' AND base_state_rev IS NULL) ORDER BY seq DESC LIMIT 1",
+            [lane, known],
         ).fetchone()
         return None if row is None else str(row["id"])
 

@@ -51,8 +51,8 @@ class SyncResult:
 class CacheSyncService:
     """`drain` empties the outbox: on reconnect what this site has to say goes first, then it listens. `insist` does so
     even while central is to be left in peace, for a person. `beat` sends a heartbeat, where somebody at central waits
-    for one. `schedule` says when content is fetched that nothing presses
-    for, as a cron expression; empty: as soon as it is known. `problem` is for people; empty if there is none."""
+    for one. `schedule` says when content is fetched that nothing presses for, as a cron expression; empty: as soon as
+    it is known. `problem` is for people; empty if there is none."""
 
     def __init__(
         self,
