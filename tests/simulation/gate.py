@@ -96,17 +96,7 @@ MUTATIONS = (
         (Edit("agent/queue_processor.py", " and is_plain(answer, batch.generation)):", "):"),),
     ),
     Mutation(
-        "an answer that the feed has overtaken opens no conflict again",
-        (
-            Edit(
-                "agent/conflicts.py",
-                '        if row is not None and document.version < row["version"]:\n            return False\n',
-                "",
-            ),
-        ),
-    ),
-    Mutation(
-        "nor does it bring a node back that is gone",
+        "an answer that the feed has overtaken brings no node back",
         (
             Edit(
                 "agent/mirror.py",
