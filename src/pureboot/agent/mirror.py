@@ -243,7 +243,7 @@ class Mirror:
             elif stage != node.stage:
                 self._cache.save(tx, node.at(stage, datetime.now(UTC)))
 
-    def _let_go(self, tx: Transaction, node_id: str, told: "Told | None" = None) -> None:
+    def _let_go(self, tx: Transaction, node_id: str, told: Told | None = None) -> None:
         """Central has deleted the node or moved it away, as `told`; None: a pass did not meet it. Nothing is forgotten
         that still has something to deliver."""
         node = self._cache.find(tx, node_id)
