@@ -11,6 +11,7 @@ from pureboot.cli.main import app
 from pureboot.config.central import CentralSettings
 from pureboot.core.errors import SettingsError
 from pureboot.wire.messages import AgentCredential
+from tests.support.agent import init, running_agent
 from tests.support.central import RunningCentral, SpeakingAgent, running_central
 
 MAC, OTHER_MAC = "52:54:00:aa:bb:01", "52:54:00:aa:bb:02"
@@ -103,6 +104,70 @@ async def test_a_chain_goes_on_across_the_restore(restorable: Restorable) -> Non
         agent = outlive(agent, central, generation)
         answer = await agent.push(begun, agent.step("n1", "installing", "installed", 1, after=begun["id"]))
         assert [result.outcome.value for result in answer.results] == ["duplicate", "applied"]
+
+
+async def test_an_install_that_began_after_new_facts_is_applied_again(restorable: Restorable) -> None:
+    """The step has no base of its own; the registration before it, whose base is of the lost life, moved nothing."""
+    async with running_central(restorable.folder) as central:
+        agent = await central.speaking_agent((await central.new_site("attic"))["id"])
+        await agent.push(agent.registration("n1", MAC))
+        rev = (await central.ask("PATCH", "/nodes/n1/state", json={"state": "pending"}))["state_rev"]
+    restorable.back_up()
+    base = {"generation": 1, "state_rev": rev}
+    told = agent.registration("n1", MAC, facts={"ip_address": "10.0.0.9"}, base=base)
+    note = agent.event("n1", "install_started", after=told["id"])
+    begun = agent.step("n1", "pending", "installing", 1, after=note["id"])
+    generation = restorable.restore()
+    async with running_central(restorable.folder) as central:
+        answer = await outlive(agent, central, generation).push(told, note, begun)
+        assert [result.outcome.value for result in answer.results] == ["applied"] * 3
+
+
+async def test_all_that_waits_in_a_renamed_lane_finds_the_node_that_is_made_anew(tmp_path: Path) -> None:
+    """Central's node and the alias the site's registration was given are both younger than the backup."""
+    restorable = Restorable(tmp_path / "central", "")
+    told = [{"mac": MAC, "event": f"told{number}"} for number in range(4)]
+    async with running_central(restorable.folder) as central:
+        await central.new_site("attic")
+        await init(central, "attic", tmp_path / "agent")
+    restorable.back_up()
+    async with (
+        running_central(restorable.folder) as central,
+        running_agent(tmp_path / "agent", central.transport()) as site,
+    ):
+        await site.synced()
+        await site.cut()
+        here = (await site.machine.post("/api/v1/nodes/register", json={"mac": MAC})).json()["id"]
+        there = (await central.ask("POST", "/nodes", 201, json={"mac_address": MAC, "home_site_id": "attic"}))["id"]
+        assert here != there
+        for report in told:
+            assert (await site.machine.post("/api/v1/report", json=report)).is_success
+        await site.restore()
+        await site.synced()
+        assert [event["event"] for event in await central.events(MAC)] == [report["event"] for report in told]
+    restorable.restore()
+    async with (
+        running_central(restorable.folder) as central,
+        running_agent(tmp_path / "agent", central.transport()) as site,
+    ):
+        await site.synced()
+        assert [event["event"] for event in await central.events(MAC)] == [report["event"] for report in told]
+        assert (await site.health())["failed_queue_items"] == 0
+
+
+async def test_a_decision_is_taken_back_across_the_restore(restorable: Restorable) -> None:
+    async with running_central(restorable.folder) as central:
+        agent = await central.speaking_agent((await central.new_site("attic"))["id"])
+        await agent.push(agent.registration("n1", MAC))
+        rev = (await central.ask("PATCH", "/nodes/n1/state", json={"state": "pending"}))["state_rev"]
+        body = {"state": "discovered", "force": True, "comment": "meanwhile"}
+        await central.ask("PATCH", "/nodes/n1/state", json=body)
+        conflict = (await agent.push(agent.step("n1", "pending", "installing", 1, base=rev))).results[0].conflict_id
+    restorable.back_up()
+    restorable.restore()
+    async with running_central(restorable.folder) as central:
+        undone = await central.ask("POST", f"/sites/attic/conflicts/{conflict}/undo", 200, json={})
+        assert undone["status"] == "pending"
 
 
 async def test_one_backup_restored_twice_makes_two_generations(restorable: Restorable) -> None:

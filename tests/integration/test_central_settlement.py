@@ -255,6 +255,23 @@ async def test_a_decision_stands_once_the_site_has_gone_on(central: RunningCentr
     assert "the site has gone on since" in error["message"]
 
 
+async def test_a_decision_stands_once_the_node_is_deleted(central: RunningCentral, agent: SpeakingAgent) -> None:
+    settled = await act(central, await disputed(central, agent), "resolve", resolution="keep_local")
+    await central.ask("DELETE", "/nodes/n1", 204)
+    refused = await act(central, settled, "undo", 409)
+    assert refused["error"]["message"] == "This decision stands: central has deleted the node since."
+
+
+async def test_a_decision_that_moved_a_node_stands_once_it_is_another_sites(
+    central: RunningCentral, agent: SpeakingAgent
+) -> None:
+    settled = await act(central, await disputed(central, agent), "resolve", resolution="keep_local")
+    await central.ask("PATCH", "/nodes/n1", json={"home_site_id": (await central.new_site("loft"))["id"]})
+    refused = await act(central, settled, "undo", 409)
+    assert refused["error"]["message"] == "This decision stands: the node has gone to another site since."
+    assert await stage_of(central) == ("installing", 1)
+
+
 async def test_what_is_open_is_not_taken_back(central: RunningCentral, agent: SpeakingAgent) -> None:
     conflict = await disputed(central, agent)
     assert "the conflict is open" in (await act(central, conflict, "undo", 409))["error"]["message"]
@@ -383,7 +400,68 @@ async def test_an_edge_made_under_a_level_the_site_never_had_is_rejected(
     await agent.push(agent.registration("n1", MAC.format(1)))
     approval = agent.step("n1", "discovered", "pending", base=1, autonomy="full")
     answer = await agent.push(approval)
-    assert answer.results[0].reason == "forbidden: This site never had the level full."
+    why = "forbidden: This site, which never had the level full, may not make discovered pending by admin."
+    assert answer.results[0].reason == why
+
+
+@pytest.mark.parametrize("claimed", ["limited", "full"])
+async def test_a_readonly_site_settles_nothing_by_claiming_another_level(central: RunningCentral, claimed: str) -> None:
+    site = await central.new_site("attic", conflict_resolution="manual", autonomy_level="readonly")
+    agent = await central.speaking_agent(site["id"])
+    conflict = await disputed(central, agent)
+    result = (await agent.push(decision(agent, conflict, "keep_local", autonomy=claimed))).results[0]
+    assert str(result.reason).startswith(f"forbidden: This site, which never had the level {claimed}, settles")
+    assert (await look(central, agent, conflict["id"]))["status"] == "pending"
+
+
+# A chain and its conflict
+
+
+async def test_what_the_site_does_after_a_decision_it_has_not_heard_of_counts(
+    central: RunningCentral, agent: SpeakingAgent
+) -> None:
+    """And the answer tells of that decision."""
+    conflict = await disputed(central, agent)
+    await act(central, conflict, "resolve", resolution="keep_local")
+    done = agent.step("n1", "installing", "installed", 1, base=2, conflict_id=conflict["id"])
+    answer = await agent.push(done)
+    assert [(c.id, c.resolution) for c in answer.conflicts] == [(conflict["id"], "keep_local")]
+    base = answer.nodes[0].state_rev
+    on = agent.step("n1", "installed", "active", 1, base=base, conflict_id=conflict["id"])
+    assert [result.outcome for result in (await agent.push(on)).results] == ["applied"]
+
+
+async def test_what_central_did_after_its_decision_is_not_overruled(
+    central: RunningCentral, agent: SpeakingAgent
+) -> None:
+    """The base is the newest; but the site has the machine elsewhere than it says."""
+    conflict = await disputed(central, agent)
+    await act(central, conflict, "resolve", resolution="keep_local")
+    body = {"state": "discovered", "force": True, "comment": "again"}
+    base = (await central.ask("PATCH", "/nodes/n1/state", json=body))["state_rev"]
+    done = agent.step("n1", "installing", "installed", 1, base=base, conflict_id=conflict["id"])
+    assert [result.outcome for result in (await agent.push(done)).results] == ["conflict"]
+
+
+@pytest.mark.parametrize(("resolution", "outcome"), [("keep_local", "applied"), ("keep_central", "conflict")])
+async def test_a_registration_leaves_its_chain_in_the_conflict(
+    central: RunningCentral, agent: SpeakingAgent, resolution: str, outcome: str
+) -> None:
+    conflict = await disputed(central, agent)
+    await act(central, conflict, "resolve", resolution=resolution)
+    told = agent.registration("n1", MAC.format(1), facts={"ip_address": "10.0.0.7"}, conflict_id=conflict["id"])
+    done = agent.step("n1", "installing", "installed", 1, after=told["id"])
+    answer = await agent.push(told, done)
+    assert [result.outcome for result in answer.results] == ["applied", outcome]
+    assert answer.results[1].conflict_id == (conflict["id"] if outcome == "conflict" else None)
+
+
+async def test_a_conflict_takes_nothing_of_another_node(central: RunningCentral, agent: SpeakingAgent) -> None:
+    conflict = await disputed(central, agent)
+    await agent.push(agent.registration("n2", MAC.format(2)))
+    rev = (await central.ask("PATCH", "/nodes/n2/state", json={"state": "pending"}))["state_rev"]
+    begun = agent.step("n2", "pending", "installing", 1, base=rev, conflict_id=conflict["id"])
+    assert [result.outcome for result in (await agent.push(begun)).results] == ["applied"]
 
 
 async def test_what_was_accepted_under_the_old_level_is_judged_by_it(

@@ -106,6 +106,20 @@ MUTATIONS = (
         ),
     ),
     Mutation(
+        "what a backup lost is applied again where central has the node",
+        (
+            Edit(
+                "central/rules.py",
+                "    foreign = base_generation(batch, item) not in (None, batch.generation)\n",
+                "    foreign = False\n",
+            ),
+        ),
+    ),
+    Mutation(
+        "a site keeps its side of a conflict that the feed has overtaken",
+        (Edit("agent/mirror.py", "        return node.at(stage, datetime.now(UTC))\n", "        return node\n"),),
+    ),
+    Mutation(
         "what no policy overwrites, and where none leads",
         (
             Edit(

@@ -232,6 +232,7 @@ class History:
         heard_out = result.processed + result.failed and not result.errors and not result.remaining
         if heard_out and self._overtaken == before:
             self.checker.told(process, {process.cache.canonical(lane) for lane in lanes}, "I4")
+        self.checker.sides(process)
 
     async def sync(self) -> None:
         host, process = self._somebody()
@@ -248,6 +249,7 @@ class History:
         self.note(f"{process.name} reads {items} items on {pages} pages")
         if self._overtaken == before:
             self.checker.told(process, set(self.checker.nodes_of(process.identity.site_id)), "I9")
+        self.checker.sides(process)
         return items
 
     def _check_cursor(self, process: Process) -> None:

@@ -185,6 +185,23 @@ class Checker:
         expected = self._expected(receipt)
         if expected is not None and expected % SPAN == 1 + before[node] + earlier:
             raise Violation("I5", f"{receipt['item_id']} was made on what central had, and is a conflict")
+        if expected is None and self._is_foreign(receipt) and self._stood_there(conflict):
+            raise Violation("I5", f"{receipt['item_id']} says what a backup lost, and is not applied again")
+
+    def _is_foreign(self, receipt: Row) -> bool:
+        """Whether its chain began on what another life of central had."""
+        while receipt["after"] in self._seen.receipts:
+            receipt = self._seen.receipts[receipt["after"]]
+        [meta] = self.rows("SELECT generation FROM meta")
+        return receipt["base_generation"] not in (None, meta["generation"])
+
+    def _stood_there(self, conflict: Row) -> bool:
+        """Whether central had the node where the site's chain begins."""
+        origin, state = json.loads(conflict["chain"])[0].get("from"), conflict["central_state"]
+        made = "SELECT to_state, attempt FROM node_history WHERE node_id = ? ORDER BY seq LIMIT ?"
+        steps = self.rows(made, conflict["node_id"], conflict["central_rev"] % SPAN - 1)
+        first = [state, 1 if state == "installing" else 0]
+        return bool(origin == (list(steps[-1]) if steps else first))
 
     def _came_before(self, item: str | None, rowid: int) -> bool:
         receipt = self._seen.receipts.get(item or "")
@@ -244,6 +261,15 @@ class Checker:
             if id in ids and mine.get(id) != node["version"]:
                 raise Violation(name, f"{process.name} has {id} at version {mine.get(id)}, central {node['version']}")
 
+    def sides(self, process: Process) -> None:
+        """I4 of what is disputed: while nobody has decided and all is delivered, the site shows its own side."""
+        for id, version, *shown in process.rows(_DISPUTED):
+            pending = "SELECT chain FROM sync_conflict WHERE id = ? AND version = ? AND decisions = '[]'"
+            for row in self.rows(pending, id, version):
+                told = [link["to"] for link in json.loads(row["chain"]) if "to" in link]
+                if told and told[-1] != shown:
+                    raise Violation("I4", f"{process.name} shows {shown} of {id}, where its side is {told[-1]}")
+
     def agrees(self, process: Process, untold: set[str], *, disputed_too: bool) -> None:
         """I4: what the agent has of central's nodes is what central has; and what it shows is that. `untold`: nodes of
         which a person gave the registration up."""
@@ -275,4 +301,10 @@ class Checker:
 
 _NODES = """
 SELECT id, base_version, base_state_rev, base_state, base_attempt, state, attempt, conflict_id FROM node
+"""
+
+_DISPUTED = """
+SELECT conflict.id, conflict.version, node.state, node.attempt
+FROM conflict JOIN node ON node.conflict_id = conflict.id AND node.id = conflict.node_id
+WHERE conflict.resolved = 0 AND NOT EXISTS (SELECT 1 FROM sync_queue WHERE lane = node.id)
 """

@@ -161,6 +161,56 @@ async def test_a_pending_conflict_keeps_the_local_state_beside_the_base(parts: P
     assert (conflict.id, conflict.local_state, conflict.central_state) == ("c1", "active", "reprovision")
 
 
+@pytest.mark.parametrize("first", ["answer", "feed"])
+async def test_what_the_feed_tells_of_the_node_before_its_conflict_is_known_takes_nothing_from_the_site(
+    parts: Parts, first: str
+) -> None:
+    await parts.knows(state=S.INSTALLED)
+    item = await moves(parts, S.ACTIVE)
+    sent = offered(parts)
+    note = await parts.journal.record("n1", NodeEvent("n1", "e"))
+    theirs = node_item("n1", MAC, state=S.REPROVISION, version=2, state_rev=2)
+    await parts.reads(page(theirs, next="5.0"))
+    assert parts.node().state is S.REPROVISION
+    document = conflict_document("c1", "n1", local_attempt=0, local_chain=[item])
+    if first == "feed":
+        about = FeedItem(pos=6, type="conflict", op="upsert", id="c1", doc=document.model_dump(mode="json"))
+        await parts.reads(page(about, next="6.0"))
+        assert parts.node().state is S.ACTIVE
+    await settle(parts, answer(said(Outcome.CONFLICT, item, conflict_id="c1"), conflicts=[document]), sent)
+    assert (parts.node().state, parts.node().conflict_id) == (S.ACTIVE, "c1")
+    assert [waiting.id for waiting in await parts.waiting()] == [note.queue_id]
+
+
+async def test_what_goes_on_from_the_conflict_and_is_not_delivered_stands_too(parts: Parts) -> None:
+    await parts.knows(state=S.INSTALLING, attempt=1)
+    item = await moves(parts, S.INSTALLED)
+    known: dict[str, Any] = {"local_state": "installed", "local_attempt": 1, "local_chain": [item]}
+    first = conflict_document("c1", "n1", **known)
+    theirs = node_document("n1", MAC, state=S.DISCOVERED, version=2, state_rev=2)
+    await settle(parts, answer(said(Outcome.CONFLICT, item, conflict_id="c1"), nodes=[theirs], conflicts=[first]))
+    await moves(parts, S.ACTIVE)
+    later = conflict_document("c1", "n1", version=2, **known)
+    about = FeedItem(pos=6, type="conflict", op="upsert", id="c1", doc=later.model_dump(mode="json"))
+    await parts.reads(page(about, next="6.0"))
+    assert parts.node().stage == Stage(S.ACTIVE, 1)
+
+
+async def test_what_the_site_did_on_centrals_side_stands_when_the_conflict_is_opened_again(parts: Parts) -> None:
+    await parts.knows(state=S.INSTALLING, attempt=1)
+    item = await moves(parts, S.INSTALLED)
+    known: dict[str, Any] = {"local_state": "installed", "local_attempt": 1, "local_chain": [item]}
+    theirs = node_document("n1", MAC, state=S.INSTALLING, attempt=2, version=2, state_rev=2)
+    settled = conflict_document("c1", "n1", **known, status="resolved", resolved=True, resolution="keep_central")
+    result = said(Outcome.CONFLICT, item, conflict_id="c1", resolution="keep_central")
+    await settle(parts, answer(result, nodes=[theirs], conflicts=[settled]))
+    await moves(parts, S.INSTALLED)
+    again = conflict_document("c1", "n1", version=3, **known)
+    about = FeedItem(pos=6, type="conflict", op="upsert", id="c1", doc=again.model_dump(mode="json"))
+    await parts.reads(page(about, next="6.0"))
+    assert (parts.node().stage, parts.node().conflict_id) == (Stage(S.INSTALLED, 2), "c1")
+
+
 async def test_what_the_machine_reports_meanwhile_belongs_to_the_conflict(parts: Parts) -> None:
     await pending_conflict(parts)
     await parts.journal.record("n1", NodeEvent("n1", "heartbeat"))

@@ -273,13 +273,19 @@ class Mirror:
             self._refold(tx, [node.node_id])
 
     def _disputed(self, tx: Transaction, node: CachedNode, document: ConflictDocument) -> CachedNode:
-        """While a conflict waits, the site's own side of it stands. Where that was given up for central's, it comes
-        back with the conflict, when a decision is taken back."""
-        stands = node.conflict_id == document.id or self._queue.has_unsettled(tx, node.node_id)
+        """While a conflict waits, the site's own side of it stands: its chain, and what goes on from there and is not
+        delivered. It may have been given up for central's, by a decision that is taken back, or by a page of the feed
+        that came before the conflict was known. What the site did since on central's side stands, too."""
         node = replace(node, conflict_id=document.id)
-        if stands or document.local_attempt is None:
+        if document.local_attempt is None:
             return node
-        return node.at(Stage(NodeState.parse(document.local_state), document.local_attempt), datetime.now(UTC))
+        local = Stage(NodeState.parse(document.local_state), document.local_attempt)
+        unsettled = self._queue.unsettled_edges(tx, [node.node_id])[node.node_id]
+        later = [item for item in unsettled if item.id not in document.local_chain]
+        stage = fold(local, later)
+        if stage == node.stage or (later and stage == local):
+            return node
+        return node.at(stage, datetime.now(UTC))
 
     def _read_item(self, tx: Transaction, item: FeedItem, generation: int) -> None:
         try:

@@ -19,6 +19,7 @@ from pureboot.central.positions import publish
 from pureboot.central.sql import insert_all, many, rows_of
 from pureboot.core.changes import Change, Registration, Settlement
 from pureboot.core.errors import PureBootError
+from pureboot.core.lifecycle import Autonomy
 from pureboot.core.mac import MacAddress
 from pureboot.wire.messages import Outcome, PushItem, SiteDocument, to_change
 
@@ -28,11 +29,11 @@ OLDEST = timedelta(days=3650)
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """`had_full`: the site was of the level full at some time, so that an item may have been accepted under it."""
+    """`levels`: those its items claim that the site is of or was at any time; they may have been accepted so."""
 
     agent: Agent
     site: SiteDocument
-    had_full: bool
+    levels: frozenset[Autonomy]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,8 @@ def _hash(item: PushItem) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """That an item was settled, and how; committed together with its effect. `expected_rev`: see tables."""
+    """That an item was settled, and how; committed together with its effect. `expected_rev` and `base_generation`: see
+    tables."""
 
     item_id: str
     site_id: str
@@ -75,6 +77,7 @@ class Receipt:
     outcome: Outcome
     reason: str | None
     node_id: str | None
+    base_generation: int | None
     expected_rev: int | None
     conflict_id: str | None
 
@@ -161,7 +164,7 @@ class Batch:
                 "payload_hash": receipt.payload_hash,
                 "autonomy": item.autonomy.value,
                 "after": item.after,
-                "base_generation": item.base.generation if item.base else None,
+                "base_generation": receipt.base_generation,
                 "base_state_rev": item.base.state_rev if item.base else None,
                 "outcome": receipt.outcome.value,
                 "reason": receipt.reason,

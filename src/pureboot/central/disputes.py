@@ -33,11 +33,20 @@ def expected_rev(batch: Batch, item: PushItem) -> int | None:
     return item.base.state_rev if item.base and item.base.generation == batch.generation else None
 
 
-def chained_conflict(batch: Batch, item: PushItem) -> StoredConflict | None:
-    """The conflict that the item's chain ended in."""
+def base_generation(batch: Batch, item: PushItem) -> int | None:
+    """Of the base that the item's chain began on; None: it began with a node that was made at the site."""
+    if item.after and (before := batch.receipts.get(item.after)):
+        return before.base_generation
+    return item.base.generation if item.base else None
+
+
+def chained_conflict(batch: Batch, item: PushItem, node: StoredNode | None) -> StoredConflict | None:
+    """The conflict about this node that the item's chain ended in."""
     before = batch.receipts.get(item.after) if item.after else None
     id = before.conflict_id if before else item.conflict_id
-    return batch.conflicts.get(id) if id else None
+    conflict = batch.conflicts.get(id) if id else None
+    # Where it is about another (that has this one's MAC address now), that one's row is not locked here.
+    return conflict if conflict and node and conflict.node_id == node.id else None
 
 
 def unknown(batch: Batch, offer: Offer) -> Ruling:
@@ -46,7 +55,8 @@ def unknown(batch: Batch, offer: Offer) -> Ruling:
 
 def rejected(batch: Batch, offer: Offer, node: StoredNode | None, code: str, why: str) -> Ruling:
     item = offer.item
-    return Ruling(Outcome.REJECTED, node, expected_rev(batch, item), chained_conflict(batch, item), f"{code}: {why}")
+    chained = chained_conflict(batch, item, node)
+    return Ruling(Outcome.REJECTED, node, expected_rev(batch, item), chained, f"{code}: {why}")
 
 
 def disputed(batch: Batch, offer: Offer, node: StoredNode, kind: ConflictType, edge: Edge | None) -> Ruling:

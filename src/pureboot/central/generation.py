@@ -39,6 +39,11 @@ def first_number(generation: int) -> int:
     return _before(generation) + 1
 
 
+def is_same_count(number: int, other: int) -> bool:
+    """Whether two numbers of one column are the same but for what `begin_anew` added to one of them."""
+    return number % SPAN == other % SPAN
+
+
 def _before(generation: int) -> int:
     return (generation - 1) * SPAN
 

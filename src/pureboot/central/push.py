@@ -9,11 +9,11 @@ from pureboot.central import batch as batches
 from pureboot.central import conflicts, epochs, node_rows, sessions, sites
 from pureboot.central.accounts import Agent
 from pureboot.central.batch import Batch, Offer, Receipt, Sender
+from pureboot.central.disputes import base_generation
 from pureboot.central.generation import check_generation
 from pureboot.central.node_rows import StoredNode
 from pureboot.central.rules import rule
 from pureboot.core.changes import Registration, Settlement
-from pureboot.core.lifecycle import Autonomy
 from pureboot.core.reconcile import ABSENT
 from pureboot.wire.messages import Outcome, PushAnswer, PushedNode, PushRequest, PushResult
 
@@ -35,10 +35,9 @@ def settle(conn: Connection, agent: Agent, request: PushRequest, now: datetime, 
 
 def _sender(conn: Connection, agent: Agent, request: PushRequest) -> Sender:
     site = sites.find(conn, agent.site_id)
-    full = Autonomy.FULL
-    claimed = any(item.autonomy is full for item in request.items)
-    had = site.autonomy_level is full or (claimed and sites.ever_had(conn, site.id, full))
-    return Sender(agent, site, had_full=had)
+    claimed = {item.autonomy for item in request.items}
+    had = {level for level in claimed if level is site.autonomy_level or sites.ever_had(conn, site.id, level)}
+    return Sender(agent, site, frozenset(had))
 
 
 def _settle(batch: Batch, offer: Offer) -> PushResult:
@@ -53,6 +52,7 @@ def _settle(batch: Batch, offer: Offer) -> PushResult:
         outcome=ruling.outcome,
         reason=ruling.reason,
         node_id=node.id if node else None,
+        base_generation=base_generation(batch, offer.item),
         expected_rev=ruling.expected_rev,
         conflict_id=ruling.conflict.id if ruling.conflict else None,
     )
@@ -88,6 +88,8 @@ def _answer(batch: Batch, offers: Sequence[Offer], results: list[PushResult]) ->
     touched = dict.fromkeys(receipt.node_id for receipt in mine if receipt.node_id)
     disputed = dict.fromkeys(result.conflict_id for result in results if result.conflict_id)
     decided = [offer.change.conflict_id for offer in offers if isinstance(offer.change, Settlement)]
+    # Whoever still takes its node for disputed may not have heard what was decided.
+    decided += [offer.item.conflict_id for offer in offers if offer.item.conflict_id]
     disputed |= dict.fromkeys(id for id in decided if id in batch.conflicts)
     return PushAnswer(
         generation=batch.generation,

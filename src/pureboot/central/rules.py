@@ -1,5 +1,6 @@
 """What becomes of one item (PROTOCOL 5): registrations, state updates and events, each by its own rules."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
@@ -8,6 +9,7 @@ from pureboot.central.batch import Batch, Offer
 from pureboot.central.conflicts import StoredConflict
 from pureboot.central.disputes import (
     Ruling,
+    base_generation,
     chained_conflict,
     disputed,
     expected_rev,
@@ -70,15 +72,15 @@ def _registration(batch: Batch, offer: Offer, change: Registration) -> Ruling:
     if not parties:
         return _discovered(batch, offer, change)
     node = parties[0]
-    if me is None:
-        batch.add_alias(change.node_id, node.id)
+    _name(batch, offer, change, node)
     if len(parties) > 1:
         return disputed(batch, offer, node, ConflictType.MAC_COLLISION, None)
     if not node.lives_at(batch.site_id):
         return disputed(batch, offer, node, ConflictType.SITE_CLAIM, None)
     node = _learn(batch, node, change.facts, offer.occurred_at, change)
     rev = expected_rev(batch, offer.item)
-    return Ruling(Outcome.APPLIED, node, node.state_rev if rev is None and node.stage == NEW else rev)
+    rev = node.state_rev if rev is None and node.stage == NEW else rev
+    return Ruling(Outcome.APPLIED, node, rev, chained_conflict(batch, offer.item, node))
 
 
 def _discovered(batch: Batch, offer: Offer, change: Registration) -> Ruling:
@@ -97,7 +99,16 @@ def _discovered(batch: Batch, offer: Offer, change: Registration) -> Ruling:
         last_seen=offer.occurred_at,
     )
     batch.add_node(node)
+    _name(batch, offer, change, node)
     return Ruling(Outcome.APPLIED, node, node.state_rev)
+
+
+def _name(batch: Batch, offer: Offer, change: Registration, node: StoredNode) -> None:
+    """What the site calls it. A lane has another name than was registered where a central that was restored since knew
+    the machine as another node: all that waits in it is about this one."""
+    for ref in (change.node_id, offer.item.lane):
+        if batch.canonical(ref) not in batch.nodes:
+            batch.add_alias(ref, node.id)
 
 
 def _learn(
@@ -129,21 +140,16 @@ def _state_update(batch: Batch, offer: Offer, change: StateUpdate) -> Ruling:
     node, edge = batch.node(offer.item.lane), change.edge
     if node is None:
         return unknown(batch, offer)
-    if offer.item.autonomy is Autonomy.FULL and not batch.sender.had_full:
-        return rejected(batch, offer, node, "forbidden", "This site never had the level full.")
-    if not site_may(offer.item.autonomy, edge):
-        why = (
-            f"A site of level {offer.item.autonomy} may not make {edge.origin.state} {edge.target.state} by {edge.by}."
-        )
-        return rejected(batch, offer, node, "forbidden", why)
-    chained = chained_conflict(batch, offer.item)
+    if why := _why_not(batch, offer, lambda level: site_may(level, edge)):
+        moves = f"make {edge.origin.state} {edge.target.state} by {edge.by}"
+        return rejected(batch, offer, node, "forbidden", f"{why} may not {moves}.")
+    chained = chained_conflict(batch, offer.item, node)
     if chained and chained.takes_part:
         return joined(batch, offer, _heard(batch, offer, node, change), chained, edge)
     if not node.lives_at(batch.site_id):
         kind = ConflictType.MISSING_CENTRAL if node.deleted_at else ConflictType.STATE_MISMATCH
         return disputed(batch, offer, node, kind, edge)
-    rev = chained.expected_rev if chained else _expected(batch, offer.item, node, edge)
-    match judge(edge, node.stage, node.state_rev, rev):
+    match judge(edge, node.stage, node.state_rev, _expected(batch, offer.item, node, edge, chained)):
         case Apply():
             return _applied(batch, offer, _heard(batch, offer, node, change), change)
         case Converged():
@@ -156,12 +162,27 @@ def _state_update(batch: Batch, offer: Offer, change: StateUpdate) -> Ruling:
             return disputed(batch, offer, _heard(batch, offer, node, change), ConflictType.STATE_MISMATCH, edge)
 
 
-def _expected(batch: Batch, item: PushItem, node: StoredNode, edge: Edge) -> int | None:
-    """A base of another generation says nothing of this one's revisions (central was restored); but where central has
-    the node as the item says it was, the item counts as made on that."""
-    rev = expected_rev(batch, item)
-    foreign = item.base is not None and item.base.generation != batch.generation
-    return node.state_rev if rev is None and foreign and node.stage == edge.origin else rev
+def _expected(batch: Batch, item: PushItem, node: StoredNode, edge: Edge, chained: StoredConflict | None) -> int | None:
+    """The revision that the item is made on. Two say nothing of it: a base of another generation (central was
+    restored), and a decision of a conflict that the site has gone on from without hearing of it. There the item counts
+    as made on where central has the node, if that is as the item says it was."""
+    rev = chained.expected_rev if chained else expected_rev(batch, item)
+    if node.stage != edge.origin:
+        return rev
+    foreign = base_generation(batch, item) not in (None, batch.generation)
+    went_on = chained is not None and item.base is not None and item.base.state_rev == node.state_rev
+    return node.state_rev if went_on or (rev is None and foreign) else rev
+
+
+def _why_not(batch: Batch, offer: Offer, may: Callable[[Autonomy], bool]) -> str:
+    """Whose word it was, if that may not; empty if it may. A level that the site never had is worth no more than the
+    one it has."""
+    claimed = offer.item.autonomy
+    if not may(claimed):
+        return f"A site of level {claimed}"
+    if claimed not in batch.sender.levels and not may(batch.sender.site.autonomy_level):
+        return f"This site, which never had the level {claimed},"
+    return ""
 
 
 def _heard(batch: Batch, offer: Offer, node: StoredNode, change: StateUpdate) -> StoredNode:
@@ -212,7 +233,7 @@ def _event(batch: Batch, offer: Offer, change: NodeEvent) -> Ruling:
     batch.events.append(happening)
     if change.event in SIGHTINGS and node.lives_at(batch.site_id):
         node = _learn(batch, node, {}, offer.occurred_at)
-    return Ruling(Outcome.APPLIED, node, expected_rev(batch, offer.item), chained_conflict(batch, offer.item))
+    return Ruling(Outcome.APPLIED, node, expected_rev(batch, offer.item), chained_conflict(batch, offer.item, node))
 
 
 # Settlements
@@ -229,7 +250,7 @@ def _settlement(batch: Batch, offer: Offer, change: Settlement) -> Ruling:
             return Ruling(Outcome.APPLIED, node, None)
         why = f"{conflict.resolved_by} decided {conflict.resolution} meanwhile."
         return rejected(batch, offer, node, "already_resolved", why)
-    if why := _may_not_settle(offer, conflict, node, change.resolution):
+    if why := _may_not_settle(batch, offer, conflict, node, change.resolution):
         return rejected(batch, offer, node, "forbidden", why)
     by = f"{change.person or 'somebody'} at {batch.sender.site.name}"[:200]
     try:
@@ -242,9 +263,9 @@ def _settlement(batch: Batch, offer: Offer, change: Settlement) -> Ruling:
     return Ruling(Outcome.APPLIED, settled.node, None)
 
 
-def _may_not_settle(offer: Offer, conflict: StoredConflict, node: StoredNode, how: Resolution) -> str:
-    if not site_may_settle(offer.item.autonomy):
-        return f"A site of level {offer.item.autonomy} settles no conflicts; a person at central does."
+def _may_not_settle(batch: Batch, offer: Offer, conflict: StoredConflict, node: StoredNode, how: Resolution) -> str:
+    if why := _why_not(batch, offer, site_may_settle):
+        return f"{why} settles no conflicts; a person at central does."
     by_edges = how is not Resolution.KEEP_CENTRAL and conflict.type not in CLAIMS and not node.deleted_at
     if by_edges and not site_may_keep(conflict, node):
         return "To keep the site's word against what central did takes a person there."

@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 from pureboot.central import conflicts, node_rows
 from pureboot.central import tables as t
 from pureboot.central.conflicts import Decision, StoredConflict
+from pureboot.central.generation import is_same_count
 from pureboot.central.node_log import Step, record_steps
 from pureboot.central.node_rows import StoredNode
 from pureboot.core.errors import Clash, NotFound, PureBootError, StaleVersion
@@ -171,11 +172,16 @@ def why_final(conflict: StoredConflict, node: StoredNode) -> str:
     if not conflict.decisions:
         return "it is older than what was kept of decisions"
     last = conflict.decisions[-1]
-    if node.state_rev != last.state_rev:
+    if not is_same_count(node.state_rev, last.state_rev):
         return f"the node has moved since, to {node.stage}"
+    moved = last.before != last.after
+    if node.deleted_at is not None and (moved or node.deleted_at > last.at):
+        return "central has deleted the node since"
+    if node.home_site_id != conflict.site_id and moved:
+        return "the node has gone to another site since"
     if len(conflict.chain) != last.chain:
         return "the site has gone on since"
-    if node.stage.state is NodeState.RETIRED and last.before != last.after:
+    if node.stage.state is NodeState.RETIRED and moved:
         return "nothing leads back from retired"
     return ""
 

@@ -398,7 +398,8 @@ person_session = Table(
 )
 
 # `expected_rev`: the revision of the node's state that the next item of this chain is made on; none: on no revision
-# central knows. `epoch` and `seq` account, they never decide what is a duplicate.
+# central knows. `base_generation`: of the base that the chain began on. `epoch` and `seq` account, they never decide
+# what is a duplicate.
 sync_receipt = Table(
     "sync_receipt",
     metadata,
