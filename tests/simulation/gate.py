@@ -86,8 +86,8 @@ MUTATIONS = (
             Edit("central/generation.py", "    return (generation - 1) * SPAN\n", "    return 0\n"),
             Edit(
                 "agent/mirror.py",
-                "node.base_version if node.base_generation == self.generation else None",
-                "node.base_version",
+                "known.generation == self.generation and self.version < known.version",
+                "self.version < known.version",
             ),
         ),
     ),

@@ -49,10 +49,17 @@ class Told:
     generation: int
     version: int
 
+    @classmethod
+    def of(cls, node: CachedNode) -> "Told | None":
+        """What the node stands on; None: central has never told of it."""
+        if node.base_version is None or node.base_generation is None:
+            return None
+        return cls(node.base_generation, node.base_version)
+
     def is_old(self, node: CachedNode) -> bool:
         """Whether more is known of the node already."""
-        known = node.base_version if node.base_generation == self.generation else None
-        return known is not None and self.version < known
+        known = Told.of(node)
+        return known is not None and known.generation == self.generation and self.version < known.version
 
 
 class Mirror:
@@ -202,8 +209,8 @@ class Mirror:
         made_here = self._cache.unconfirmed(tx, [mac for document in documents for mac in document.mac_addresses])
         for document in documents:
             node = here.get(document.id)
-            known = (document.id, document.version, generation)
-            is_known = node is not None and (node.node_id, node.base_version, node.base_generation) == known
+            told = Told(generation, document.version)
+            is_known = node is not None and node.node_id == document.id and Told.of(node) == told
             if not is_known or not made_here.isdisjoint(document.mac_addresses):
                 self._base_on(tx, document, generation)
 
@@ -224,7 +231,7 @@ class Mirror:
         told = Told(generation, document.version)
         if here is not None and told.is_old(here):
             return
-        if here is None or told != Told(here.base_generation or 0, here.base_version or 0):
+        if here is None or told != Told.of(here):
             node = _based_on(document, here, generation)
             self._cache.save(tx, node)
             self._conflicts.told(tx, node.macs)
