@@ -4,11 +4,13 @@ import asyncio
 import time
 from pathlib import Path
 
+import httpx2
 import pytest
 
-from tests.support.agent import RunningAgent, running_agent
+from tests.support.agent import RunningAgent, init, running_agent
 from tests.support.central import RunningCentral
 from tests.support.machines import MAC, Machine, approve, import_node, kernel_workflow
+from tests.support.wan import Wan
 
 LOCAL_DISK = "sanboot --no-describe --drive 0x80 || exit 1"
 
@@ -118,6 +120,48 @@ async def test_an_approval_older_than_the_limit_does_not_install_offline(
     await site.cut()
     await asyncio.sleep(0.3)
     assert "the limit is" in await site.script(MAC)
+
+
+class FeedWithheld(httpx2.AsyncBaseTransport):
+    """Central answers everything but what changed, while `withheld`."""
+
+    def __init__(self, central: httpx2.AsyncBaseTransport) -> None:
+        self._central = central
+        self.withheld = False
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        if self.withheld and request.url.path.endswith("/sync/changes"):
+            return httpx2.Response(503, json={"error": {"code": "busy", "message": "Later."}})
+        return await self._central.handle_async_request(request)
+
+
+async def test_an_approval_withdrawn_during_an_outage_installs_nothing_before_the_feed_has_told_of_it(
+    central: RunningCentral, tmp_path: Path
+) -> None:
+    """The line is back, and central says that it is well."""
+    await central.new_site("attic")
+    await init(central, "attic", tmp_path / "agent")
+    line = FeedWithheld(central.transport())
+    async with running_agent(
+        tmp_path / "agent", Wan(line), stale_after=0.2, offline_install_max_age=0.2, queue_retry_delay=60
+    ) as site:
+        workflow = await kernel_workflow(central)
+        node = await import_node(central, MAC, state="active")
+        await central.ask("PATCH", f"/nodes/{node['id']}", json={"workflow_id": workflow["id"]})
+        await central.ask("PATCH", f"/nodes/{node['id']}/state", json={"state": "reprovision"})
+        await site.synced()
+        await site.cut()
+        withdrawn = {"state": "active", "force": True, "comment": "withdrawn"}
+        await central.ask("PATCH", f"/nodes/{node['id']}/state", json=withdrawn)
+        line.withheld = True
+        await asyncio.sleep(0.3)
+        await site.restore()
+        script = await site.script(MAC)
+        assert "the limit is" in script
+        assert script.rstrip().endswith(LOCAL_DISK)
+        line.withheld = False
+        await site.agent.sync.sync_now()
+        assert "# Cached State: active" in await site.script(MAC)
 
 
 async def test_asking_twice_or_with_head_begins_one_attempt(central: RunningCentral, site: RunningAgent) -> None:

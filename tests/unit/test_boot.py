@@ -223,6 +223,27 @@ def test_an_approval_starts_an_offline_install_until_it_is_a_day_old(age, instal
     assert isinstance(decide(node, LIMITED_OFFLINE, NOW), Install) == installs
 
 
+LIMITED_STALE = Site(Autonomy.LIMITED, online=True, stale=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "mentions"), [("pending", ""), ("pending, old approval", "24 h"), ("pending, no clock", "not heard out")]
+)
+def test_that_central_answers_makes_no_approval_younger(words, mentions):
+    """Its feed has not been read to its end: an approval may have been withdrawn since long."""
+    decision = decide(known(words), LIMITED_STALE, NOW)
+    assert isinstance(decision, Install) == (not mentions)
+    assert mentions in reason_of(decision)
+
+
+@pytest.mark.parametrize("words", [words for words, *_ in rows(TABLE) if "old approval" not in words])
+@pytest.mark.parametrize("autonomy", Autonomy)
+def test_nothing_else_is_otherwise_where_central_answers_but_was_not_heard_out(words, autonomy):
+    if words not in ("pending, no clock", "reprovision, no clock"):
+        site = Site(autonomy, online=True)
+        assert decide(known(words), replace(site, stale=True), NOW) == decide(known(words), site, NOW)
+
+
 def test_a_site_may_set_its_own_limit_and_the_reason_tells_both_ages():
     node = replace(known("pending"), approved_at=NOW - 2.5 * HOUR)
     decision = decide(node, replace(LIMITED_OFFLINE, install_max_age=1.5 * HOUR), NOW)
@@ -253,6 +274,7 @@ sites = st.builds(
     online=st.booleans(),
     default_action=st.sampled_from(DefaultAction),
     install_max_age=st.floats(1, 1e7),
+    stale=st.booleans(),
 )
 moments = st.floats(0, 2 * NOW)
 

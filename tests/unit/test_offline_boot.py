@@ -460,6 +460,48 @@ async def test_an_unknown_machine_is_asked_about_while_central_answers(parts: Pa
     assert here.node_id == "n2"
 
 
+async def test_that_central_answers_makes_no_approval_younger(parts: Parts, content: ContentCache) -> None:
+    """After an outage of a day it is its feed that says whether the approval stands."""
+    await approved(parts, content)
+    parts.clock.advance(25 * 3600)
+    async with linked(parts, FakeCentral()) as link:
+        await link.connectivity.check_connectivity()
+        boots = generator(parts, content, connectivity=link.connectivity, proxy=link.proxy)
+        script = await boots.generate_script(MAC)
+        assert "central last said so 25.0 h ago" in script
+        assert not is_install(script)
+        assert not boots.may_install(parts.node())
+        await parts.reads(page())
+        assert is_install(await boots.generate_script(MAC))
+
+
+async def test_a_short_limit_of_an_approvals_age_is_one_of_outages(parts: Parts, content: ContentCache) -> None:
+    """A feed that is read all the time says something every 25 s only."""
+    await approved(parts, content)
+    await parts.has_autonomy(Autonomy.LIMITED, offline_install_max_age=5.0)
+    parts.clock.advance(60)
+    assert "the limit is" in await generator(parts, content).generate_script(MAC)
+    async with linked(parts, FakeCentral()) as link:
+        await link.connectivity.check_connectivity()
+        boots = generator(parts, content, connectivity=link.connectivity, proxy=link.proxy)
+        assert is_install(await boots.generate_script(MAC))
+
+
+async def test_what_central_says_of_an_unknown_machine_is_new_though_its_feed_was_not_read(
+    parts: Parts, content: ContentCache
+) -> None:
+    await approved(parts, content)
+    parts.clock.advance(25 * 3600)
+    central = FakeCentral()
+    central.add("n2", OTHER_MAC, S.PENDING, workflow_id="w1")
+    async with linked(parts, central) as link:
+        await link.connectivity.check_connectivity()
+        await link.processor.start()
+        boots = generator(parts, content, connectivity=link.connectivity, proxy=link.proxy)
+        assert is_install(await boots.generate_script(OTHER_MAC))
+        assert not is_install(await boots.generate_script(MAC))
+
+
 async def test_a_readonly_site_installs_what_central_confirms_in_time(parts: Parts, content: ContentCache) -> None:
     central = FakeCentral()
     await approved(parts, content, Autonomy.READONLY)

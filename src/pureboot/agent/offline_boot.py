@@ -154,16 +154,23 @@ class OfflineBootGenerator:
         """Whether a boot of this node would install it now."""
         return isinstance(self.decide(MacAddress.parse(node.mac_address))[0], Install)
 
-    def decide(self, address: MacAddress, facts: Mapping[str, str] | None = None) -> tuple[Decision, CachedNode | None]:
-        """What the machine that says this of itself would be told now, and of which node; changes nothing."""
+    def decide(
+        self, address: MacAddress, facts: Mapping[str, str] | None = None, *, told: bool = False
+    ) -> tuple[Decision, CachedNode | None]:
+        """What the machine that says this of itself would be told now, and of which node; changes nothing. `told`:
+        central has told of the node this moment."""
         node = self.state_cache.by_mac(address)
-        known = UnknownNode(self.state_cache.last_state(address)) if node is None else self._known(node, facts or {})
+        if node is None:
+            known: KnownNode | UnknownNode = UnknownNode(self.state_cache.last_state(address))
+        else:
+            known = self._known(node, facts or {}, age=0.0 if told else self._site.knowledge_age())
         return boot.decide(known, self._view(), now=0.0), node
 
     def refusal_without_central(self, node: CachedNode) -> str:
         """Why a boot would not install the node if central were gone and the node approved just now; "" if it would."""
         approved = node if node.state in WAITS else node.at(Stage(NodeState.PENDING), node.updated_at)
-        decision = boot.decide(self._known(approved, {}), replace(self._view(), online=False), now=0.0)
+        known = self._known(approved, {}, self._site.knowledge_age())
+        decision = boot.decide(known, replace(self._view(), online=False), now=0.0)
         if isinstance(decision, Install):
             return ""
         # Of a node that is not approved it must not be said that it is.
@@ -171,13 +178,13 @@ class OfflineBootGenerator:
         return reason[:1].upper() + reason[1:]
 
     async def _settled(self, address: MacAddress, facts: dict[str, str]) -> tuple[Decision, CachedNode | None]:
-        asked = False
+        asked = told = False
         for _ in range(LOOKS):
-            decision, node = self.decide(address, facts)
+            decision, node = self.decide(address, facts, told=told)
             try:
                 if node is None and not asked and self._registers(decision, address):
                     asked = True
-                    if await self._register(address, facts):
+                    if told := await self._register(address, facts):
                         continue
                     return decision, self.state_cache.by_mac(address)
                 return await self._commit(decision, node)
@@ -224,10 +231,10 @@ class OfflineBootGenerator:
         cmdline, boot_url = render_line(workflow.cmdline, values), render_line(workflow.boot_url, values)
         return replace(decision, workflow=replace(workflow, cmdline=cmdline, boot_url=boot_url))
 
-    def _known(self, node: CachedNode, facts: Mapping[str, str]) -> KnownNode:
+    def _known(self, node: CachedNode, facts: Mapping[str, str], age: float | None) -> KnownNode:
+        """`age`: of what is known, in seconds; None where the clock cannot tell."""
         workflow = self._site.workflow(node.workflow_id)
         waits = node.state in WAITS
-        age = self._site.knowledge_age()
         return KnownNode(
             stage=node.stage,
             workflow=workflow,
@@ -243,9 +250,11 @@ class OfflineBootGenerator:
         document = self._site.document
         action = document.offline_default_action if document else None
         max_age = document.offline_install_max_age if document else None
+        link = self.link()
         return boot.Site(
             autonomy=self._site.autonomy if document else Autonomy.LIMITED,
-            online=self._link.is_online,
+            online=link is not ipxe.Link.OFFLINE,
+            stale=link is ipxe.Link.STALE,
             default_action=DefaultAction(action) if action else self.default_action,
             install_max_age=max_age or self._install_max_age,
         )

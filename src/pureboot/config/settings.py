@@ -95,7 +95,8 @@ class AgentSettings(Settings):
     offline_install_max_age: float = Field(
         default=86400.0,
         gt=0,
-        description="Seconds an approval may be old to start an install offline; a day covers a night's outage.",
+        description="Seconds an approval may be old to start an install offline or STALE; a day covers a night's "
+        "outage.",
     )
     registrations_per_minute: int = Field(
         default=1000,

@@ -25,12 +25,14 @@ class DefaultAction(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """The site as a boot decision sees it. `install_max_age` is in seconds."""
+    """The site as a boot decision sees it. `install_max_age` is in seconds. `stale`: central answers, but it has not
+    been heard out of late, so that what is known here may be as old as in an outage."""
 
     autonomy: Autonomy
     online: bool
     default_action: DefaultAction = DefaultAction.LOCAL
     install_max_age: float = 24 * 3600.0
+    stale: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +157,7 @@ def _approved(node: KnownNode, site: Site, now: float) -> Decision:
         return LocalDisk(f"Its install is approved, but {node.unfit}.")
     if node.absent:
         return LocalDisk(f"Its install is approved, but central has no content {_some(node.absent)}.")
-    if refusal := None if site.online else _refusal(node, site, now):
+    if refusal := _refusal(node, site, now):
         return LocalDisk(refusal)
     steps = (_S.PENDING, _S.INSTALLING) if node.stage.state is _S.REPROVISION else (_S.INSTALLING,)
     return Install(node.workflow, 1, _path(node.stage, *steps))
@@ -163,14 +165,19 @@ def _approved(node: KnownNode, site: Site, now: float) -> Decision:
 
 def _refusal(node: KnownNode, site: Site, now: float) -> str:
     """Why an approved install must wait for central, or ""."""
-    if site.autonomy is Autonomy.READONLY:
+    if not site.online and site.autonomy is Autonomy.READONLY:
         return "Its install is approved, but this site may start none without central (readonly)."
-    if node.missing:
+    if not site.online and node.missing:
         return f"Its install is approved, but content is missing here: {_some(node.missing)}."
-    if site.autonomy is Autonomy.FULL:
-        return ""
+    # That central answers says nothing of whether the approval still stands: its feed does.
+    is_current = site.online and not site.stale
+    return "" if is_current or site.autonomy is not Autonomy.LIMITED else _too_old(node, site, now)
+
+
+def _too_old(node: KnownNode, site: Site, now: float) -> str:
     if node.approved_at is None:
-        return "Its install is approved, but how old the approval is cannot be told (clock unknown)."
+        why = "central is not heard out yet" if site.online else "clock unknown"
+        return f"Its install is approved, but how old the approval is cannot be told ({why})."
     if (age := now - node.approved_at) > site.install_max_age:
         hours, limit = age / 3600, site.install_max_age / 3600
         return f"Its install was approved, but central last said so {hours:.1f} h ago, and the limit is {limit:g} h."
