@@ -6,11 +6,14 @@ import hashlib
 import re
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pureboot.agent import offline_boot
 from pureboot.agent.cache.content_cache import ContentCache
 from pureboot.agent.cache.state_cache import CachedNode, NodeStateCache
 from pureboot.agent.offline_boot import NoScript, OfflineBootGenerator
@@ -258,6 +261,56 @@ async def test_a_machine_that_comes_back_unfinished_fails_at_the_third_time(
     assert not is_install(script)
     assert parts.node().stage == Stage(S.INSTALL_FAILED, 3)
     assert [i.payload["to_state"] for i in await parts.waiting()] == ["installing"] * 3 + ["install_failed"]
+
+
+async def approved_from_elsewhere(parts: Parts) -> None:
+    workflow = WorkflowDocument(
+        id="w1",
+        name="vendor",
+        install_method="chain",
+        boot_url="http://mirror.example/install.ipxe",
+        version=1,
+        created_at=EPOCH,
+        updated_at=EPOCH,
+    )
+    await parts.has_autonomy(Autonomy.FULL)
+    told = FeedItem(pos=1, type="workflow", op="upsert", id="w1", doc=workflow.model_dump(mode="json"))
+    await parts.reads(page(told, node_item("n1", MAC, state=S.PENDING, workflow_id="w1")))
+
+
+@pytest.mark.parametrize("step", [timedelta(hours=-2), timedelta(0), timedelta(hours=2)], ids=str)
+async def test_what_is_fetched_elsewhere_has_begun_after_a_minute_whatever_is_done_to_the_wall_clock(
+    parts: Parts, content: ContentCache, monkeypatch: pytest.MonkeyPatch, step: timedelta
+) -> None:
+    class Stepped(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> "Stepped":
+            return cls.fromtimestamp((datetime.now(UTC) + step).timestamp(), tz)
+
+    await approved_from_elsewhere(parts)
+    boots = generator(parts, content)
+    await boots.generate_script(MAC)
+    monkeypatch.setattr(offline_boot, "datetime", Stepped)
+    for seconds, attempt in ((30, 1), (29, 1), (15 * 60, 2), (15 * 60, 3)):
+        parts.clock.advance(seconds)
+        assert "chain " in await boots.generate_script(MAC)
+        assert parts.node().stage == Stage(S.INSTALLING, attempt)
+    parts.clock.advance(15 * 60)
+    assert LOCAL_DISK in await boots.generate_script(MAC)
+    assert parts.node().stage == Stage(S.INSTALL_FAILED, 3)
+
+
+@pytest.mark.parametrize(("served", "attempt"), [(-30, 1), (-120, 2), (7200, 2)])
+async def test_of_what_an_earlier_life_served_a_clock_that_was_set_back_makes_no_loop(
+    parts: Parts, content: ContentCache, served: float, attempt: int
+) -> None:
+    """`served`: when that was, in seconds from now."""
+    await approved_from_elsewhere(parts)
+    await generator(parts, content).generate_script(MAC)
+    when = datetime.now(UTC) + timedelta(seconds=served)
+    await parts.cache.cache_node(replace(parts.node(), updated_at=when))
+    await generator(parts, content).generate_script(MAC)
+    assert parts.node().stage == Stage(S.INSTALLING, attempt)
 
 
 @pytest.mark.parametrize(

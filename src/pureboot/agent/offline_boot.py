@@ -91,6 +91,8 @@ class OfflineBootGenerator:
         self._confirm_budget = confirm_budget
         self._base_url = base_url
         self._variables = Variables(state_cache, self._site)
+        # By node: since when it is where it is, and when that was on the boot-time clock.
+        self._started: dict[str, tuple[datetime, float]] = {}
 
     async def generate_script(
         self, mac: str, hardware_info: dict[str, str] | None = None, *, base_url: str = ""
@@ -105,6 +107,7 @@ class OfflineBootGenerator:
         decision, node = await self._settled(address, facts)
         if node is not None:
             self._observations.saw(node.node_id)
+            self._note_start(decision, node)
             decision = self._filled_in(decision, node, base_url)
         link = self.link()
         self.boots.add(str(address), node, decision, link)
@@ -222,6 +225,22 @@ class OfflineBootGenerator:
             node = await self._journal.issue_token(node)
         return decision, node
 
+    def _note_start(self, decision: Decision, node: CachedNode) -> None:
+        if isinstance(decision, Install) and decision.edges and decision.workflow.boot_url:
+            self._started[node.node_id] = node.updated_at, self._site.clock.stamp().boottime
+
+    def _begun_elsewhere(self, workflow: Workflow | None, node: CachedNode) -> bool:
+        """Nobody tells the site when a machine has fetched what the site does not serve: it counts after a minute."""
+        if workflow is None or not workflow.boot_url or node.state is not NodeState.INSTALLING:
+            return False
+        since, boottime = self._started.get(node.node_id, (None, 0.0))
+        if since == node.updated_at:
+            age = self._site.clock.stamp().boottime - boottime
+        else:  # an earlier life of this agent served it
+            age = (datetime.now(UTC) - node.updated_at).total_seconds()
+        # Where the wall clock was set back, rather an attempt is lost than a disk wiped in a loop.
+        return not 0 <= age <= FETCHED_ELSEWHERE
+
     def _filled_in(self, decision: Decision, node: CachedNode, base_url: str) -> Decision:
         """The lines of an install with the node's own values in them."""
         if not isinstance(decision, Install) or "{" not in decision.workflow.cmdline + decision.workflow.boot_url:
@@ -241,7 +260,7 @@ class OfflineBootGenerator:
             missing=self.missing(workflow) if waits else (),
             absent=self.absent(workflow) if waits else (),
             unfit=_unfit(workflow, facts) if waits and workflow else "",
-            begun=self._journal.has_begun(node) or _begun_elsewhere(workflow, node),
+            begun=self._journal.has_begun(node) or self._begun_elsewhere(workflow, node),
             disputed=node.disputed,
             approved_at=None if age is None else -age,
         )
@@ -290,13 +309,6 @@ def _unfit(workflow: Workflow, facts: Mapping[str, str]) -> str:
 def _carries_token(decision: Decision) -> bool:
     """An image or a script from elsewhere has no word of ours that could hand one to the installer."""
     return isinstance(decision, Install) and bool(decision.workflow.boots)
-
-
-def _begun_elsewhere(workflow: Workflow | None, node: CachedNode) -> bool:
-    """Nobody tells the site when a machine has fetched what the site does not serve: it counts after a minute."""
-    if workflow is None or not workflow.boot_url or node.state is not NodeState.INSTALLING:
-        return False
-    return (datetime.now(UTC) - node.updated_at).total_seconds() > FETCHED_ELSEWHERE
 
 
 def facts_of(hardware_info: dict[str, str]) -> dict[str, str]:
