@@ -1,7 +1,8 @@
 import asyncio
+import contextlib
 import sqlite3
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -121,6 +122,45 @@ def test_a_view_that_could_not_follow_its_commit_ends_the_process_and_keeps_the_
     store.submit(insert("goes on where nothing ends it")).result(10)
     store.close()
     assert texts(store.path) == ["kept", "goes on where nothing ends it"]
+
+
+class Stumbling(sqlite3.Connection):
+    """Its statements raise what `stumbles` says, once each."""
+
+    stumbles: ClassVar[dict[str, Exception]] = {}
+
+    def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+        if error := self.stumbles.pop(sql, None):
+            raise error
+        return super().execute(sql, *parameters)
+
+
+@pytest.mark.parametrize(
+    ("stumbles", "ends"),
+    [
+        ({"COMMIT": MemoryError("none left")}, "none left"),
+        ({"COMMIT": sqlite3.Error("full"), "ROLLBACK": sqlite3.Error("no rollback")}, "no rollback"),
+        ({"BEGIN IMMEDIATE": MemoryError("none left")}, "none left"),
+    ],
+    ids=["commit", "rollback", "begin"],
+)
+async def test_whatever_a_commit_stumbles_over_is_told_and_ends_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stumbles: dict[str, Exception], ends: str
+) -> None:
+    failures: list[Exception] = []
+    store = Store(tmp_path / "a.db", SCHEMA, on_disk_failure=failures.append, writing=Stumbling)
+    try:
+        monkeypatch.setattr(Stumbling, "stumbles", stumbles)
+        with pytest.raises((MemoryError, sqlite3.Error), match=ends):
+            await asyncio.wait_for(store.write(insert("never")), 10)
+        assert [str(failure) for failure in failures] == [ends]
+        for text in ("answered", "stored"):  # what is left of a transaction, the next one comes upon
+            with contextlib.suppress(sqlite3.Error):
+                await asyncio.wait_for(asyncio.wrap_future(store.submit(insert(text))), 10)
+    finally:
+        store.close()
+    assert "stored" in texts(store.path)
+    assert "never" not in texts(store.path)
 
 
 class FailingDisk(sqlite3.Connection):

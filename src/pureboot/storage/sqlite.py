@@ -8,7 +8,8 @@ commit that holds it.
 What a failure means (https://www.sqlite.org/rescode.html):
 - no space: nothing of the transaction is stored, the writers get StorageFull, the file goes on;
 - an I/O error in write or fsync: the process ends. The kernel may have dropped the dirty pages, so that a second fsync
-  would succeed and lie; only a new open reads what is really there.
+  would succeed and lie; only a new open reads what is really there. So it does at whatever else a commit comes upon,
+  and where a transaction cannot be rolled back.
 """
 
 import asyncio
@@ -315,7 +316,7 @@ class Store:
     def _run(self) -> None:
         while (first := self._jobs.get()) is not None:
             group, last = self._group(first)
-            self._commit([job for job in group if job.future.set_running_or_notify_cancel()])
+            self._commit_or_end([job for job in group if job.future.set_running_or_notify_cancel()])
             if last:
                 return
 
@@ -327,6 +328,18 @@ class Store:
                 return group, True
             group += following
         return group, False
+
+    def _commit_or_end(self, group: list[_Job]) -> None:
+        """A writer that died in silence would leave all who write waiting for ever."""
+        try:
+            self._commit(group)
+        except Exception as error:  # no memory, or a rollback that fails: only a new open reads what is really there
+            log.exception("a write transaction came to no end")
+            self._on_disk_failure(error)
+            waiting = [job for job in group if isinstance(job.future, _Answer) or not job.future.done()]
+            for job in waiting:
+                job.error = error
+            _hand_out(waiting)
 
     def _commit(self, group: list[_Job]) -> None:
         try:
