@@ -1,6 +1,7 @@
 """What an agent does once a minute, and goes on doing when there is no room for anything else."""
 
 import asyncio
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +16,13 @@ from pureboot.agent.housekeeping import WORTH_IT, Housekeeping
 from pureboot.agent.observations import Observations
 from pureboot.core.changes import NodeEvent
 from pureboot.core.errors import StorageFull
+from pureboot.core.lifecycle import By, Edge, NodeState, Stage
 from pureboot.storage.sqlite import Transaction
 from tests.support.link import URL
 from tests.support.parts import Parts, opened
 
 DAY = 86400.0
+BEGINS = Edge(Stage(NodeState.PENDING), Stage(NodeState.INSTALLING, 1), By.SYSTEM)
 FREE = "PRAGMA freelist_count"
 
 
@@ -33,7 +36,7 @@ def housekeeping(parts: Parts, *, observations: Observations | None = None, **fi
     observations = observations or Observations(parts.journal)
     connectivity = ConnectivityMonitor(URL, now=parts.clock.when, last_online_at=parts.clock.when())
     values: dict[str, Any] = {"sent_retention_days": 7} | fields
-    return Housekeeping(parts.site, parts.queue, observations, connectivity, **values)
+    return Housekeeping(parts.site, parts.queue, parts.journal, observations, connectivity, **values)
 
 
 async def says(parts: Parts, count: int) -> list[str]:
@@ -117,6 +120,24 @@ async def test_a_few_empty_pages_are_left_to_what_comes_next(parts: Parts) -> No
     [[free]] = parts.rows(FREE)
     await housekeeping(parts).tidy()
     assert parts.rows(FREE) == [(free,)]
+
+
+async def test_an_install_that_began_on_a_full_disk_has_begun_after_a_restart_too(parts: Parts, tmp_path: Path) -> None:
+    await parts.knows(state=NodeState.PENDING)
+    token = (await parts.journal.begin("n1", (BEGINS,))).node.boot_token
+    await parts.database.store.write(lambda tx: tx.execute(NO_ROOM))
+    with pytest.raises(sqlite3.IntegrityError, match="no room"):
+        await parts.journal.mark_begun(token)
+    assert parts.journal.has_begun(parts.node())
+    assert not parts.node().begun
+    await parts.database.store.write(lambda tx: tx.execute("DROP TRIGGER no_room"))
+    await housekeeping(parts).tidy()
+    parts.database.close()
+    with opened(tmp_path / "agent.db") as again:
+        assert again.node().begun
+
+
+NO_ROOM = "CREATE TRIGGER no_room BEFORE UPDATE ON node BEGIN SELECT RAISE (ABORT, 'no room'); END"
 
 
 def empty_pages(tx: Transaction, count: int = WORTH_IT + 100) -> None:

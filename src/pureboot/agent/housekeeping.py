@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pureboot.agent import accounts
 from pureboot.agent.connectivity import ConnectivityMonitor
 from pureboot.agent.database import set_meta
+from pureboot.agent.journal import Journal
 from pureboot.agent.loop import Loop
 from pureboot.agent.observations import Observations
 from pureboot.agent.queue import SyncQueue
@@ -28,13 +29,15 @@ class Housekeeping:
         self,
         site: SiteState,
         queue: SyncQueue,
+        journal: Journal,
         observations: Observations,
         connectivity: ConnectivityMonitor,
         *,
         sent_retention_days: int,
         interval: float = 60.0,
     ) -> None:
-        self._site, self._queue, self._observations, self._connectivity = site, queue, observations, connectivity
+        self._site, self._queue, self._journal = site, queue, journal
+        self._observations, self._connectivity = observations, connectivity
         self._retention = timedelta(days=sent_retention_days)
         self._interval = interval
         self._loop = Loop("housekeeping", self._run)
@@ -44,6 +47,7 @@ class Housekeeping:
         is kept for outages. Raises StorageFull."""
         await self._queue.database.store.write(self._keep)
         await self._queue.database.store.shrink(over=WORTH_IT)
+        await self._journal.save_begun()
         await self._observations.flush()
 
     async def start(self) -> None:

@@ -164,8 +164,8 @@ class Journal:
         return await self._write(work)
 
     async def mark_begun(self, boot_token: str) -> None:
-        """The attempt of this token has taken hold of its machine. Where that cannot be stored, it holds in memory: a
-        full disk must not let one approval install for ever."""
+        """The attempt of this token has taken hold of its machine. Where that cannot be stored, it holds in memory
+        until `save_begun`: a full disk must not let one approval install for ever."""
         self._begun_unsaved.add(boot_token)
 
         def work(tx: Transaction) -> None:
@@ -175,6 +175,11 @@ class Journal:
 
         await self._write(work)
         self._begun_unsaved.discard(boot_token)
+
+    async def save_begun(self) -> None:
+        """What could not be stored when it was. Raises StorageFull where it still cannot."""
+        for boot_token in list(self._begun_unsaved):
+            await self.mark_begun(boot_token)
 
     def has_begun(self, node: CachedNode) -> bool:
         return node.begun or node.boot_token in self._begun_unsaved

@@ -218,6 +218,7 @@ class SiteAgent:
         self.housekeeping = Housekeeping(
             self.site,
             self.sync_queue,
+            self.journal,
             self.observations,
             self.connectivity,
             sent_retention_days=settings.sent_retention_days,
