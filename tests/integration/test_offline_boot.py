@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from pathlib import Path
 
 import httpx2
@@ -10,6 +11,7 @@ import pytest
 from tests.support.agent import RunningAgent, init, running_agent
 from tests.support.central import RunningCentral
 from tests.support.machines import MAC, Machine, approve, import_node, kernel_workflow
+from tests.support.parts import OTHER_MAC
 from tests.support.wan import Wan
 
 LOCAL_DISK = "sanboot --no-describe --drive 0x80 || exit 1"
@@ -120,6 +122,33 @@ async def test_an_approval_older_than_the_limit_does_not_install_offline(
     await site.cut()
     await asyncio.sleep(0.3)
     assert "the limit is" in await site.script(MAC)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"), [("nodes/register", {}), ("report", {"event": "fan_failed"})], ids=["facts", "failures"]
+)
+async def test_one_machine_that_says_ever_new_things_keeps_no_other_from_its_install(
+    central: RunningCentral, tmp_path: Path, path: str, body: dict[str, str]
+) -> None:
+    await central.new_site("attic")
+    await init(central, "attic", tmp_path / "agent")
+    async with running_agent(tmp_path / "agent", central.transport(), queue_max_items=200) as site:
+        await kernel_workflow(central)
+        await import_node(central, OTHER_MAC, state="active")
+        await import_node(central, MAC, state="discovered")
+        await approve(central, MAC, "debian")
+        await site.synced()
+        await site.cut()
+        codes: Counter[tuple[int, str | None]] = Counter()
+        for n in range(210):
+            said = {"mac": OTHER_MAC, "serial_number": f"{n}"} | body
+            answer = await site.machine.post(f"/api/v1/{path}", json=said)
+            codes[answer.status_code, answer.headers.get("Retry-After")] += 1
+        machine = Machine(site, MAC)
+        await machine.boot()
+        await machine.report("install_complete", 202)
+        assert "only changes of state are taken" in await site.script("52:54:00:aa:bb:03")
+        assert set(codes) == {(202, None), (507, "60")}
 
 
 class FeedWithheld(httpx2.AsyncBaseTransport):

@@ -108,6 +108,21 @@ async def test_a_nearly_full_one_takes_what_moves_a_node_or_tells_of_a_failure(
         assert queue.pending_count == 95 + taken
 
 
+async def test_the_last_of_it_is_for_what_moves_a_node(tmp_path: Path) -> None:
+    async with queue_of(tmp_path, max_items=100) as queue:
+        await fill(queue, 95)
+        for n in range(3):
+            await queue.enqueue(item(f"facts-{n}", item_type="registration"))
+        for given in (item("facts", item_type="registration"), item("failed", event="raid_rebuild_failed")):
+            with pytest.raises(StorageFull, match="only changes of state are taken") as refused:
+                await queue.enqueue(given)
+            assert refused.value.retry_after == 60
+        complete, edge = item("event", event="install_complete"), item("edge", item_type="state_update")
+        await queue.database.store.write(lambda tx: queue.append(tx, complete, with_edge=True))
+        await queue.enqueue(edge)
+        assert queue.pending_count == 100
+
+
 async def test_a_crowded_one_counts_progress_instead_of_keeping_it(tmp_path: Path) -> None:
     async with queue_of(tmp_path, max_items=100) as queue:
         await fill(queue, 79)

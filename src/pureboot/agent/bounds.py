@@ -1,9 +1,10 @@
 """How much the outbox takes in, and what it gives up first when room gets short.
 
 Below 80 % of its bound everything is kept as it came. From there on progress is only counted, from 95 % on nothing is
-taken but what moves or makes a node, or says that something failed; a full outbox, or a disk below its floor, takes
-nothing. Boots go on throughout, and no new install starts whose edge cannot be stored. What was settled and comes back
-for a central that was restored is beside all that: nobody has to wait until it has drained.
+taken but what moves or makes a node, or says that something failed; the last 2 % are for what moves a node, so that no
+machine that says ever new things keeps the installs of others from starting; a full outbox, or a disk below its floor,
+takes nothing. Boots go on throughout, and no new install starts whose edge cannot be stored. What was settled and comes
+back for a central that was restored is beside all that: nobody has to wait until it has drained.
 """
 
 import shutil
@@ -20,7 +21,7 @@ MIB = 1024**2
 
 # What a machine says again and again, and what a count of tells as well.
 PROGRESS = frozenset({"install_progress", "heartbeat", "boot_started"})
-CROWDED, NARROW = 0.80, 0.95
+CROWDED, NARROW, RESERVED = 0.80, 0.95, 0.98
 # Of a small disk the floor is this part, or a small disk would never take anything.
 FLOOR_SHARE = 0.05
 # Seconds after which a refused machine may try again: a drain or a person makes room, and neither is quick.
@@ -65,15 +66,24 @@ class Bounds:
     def counts_only(self, item_type: str, payload: dict[str, Any], usage: Usage) -> bool:
         return self.fill(usage) >= CROWDED and item_type == "event" and payload.get("event") in PROGRESS
 
-    def check(self, item_type: str, payload: dict[str, Any], usage: Usage, size: int) -> None:
-        """Raises StorageFull for an item of `size` bytes that has no place."""
+    def check(
+        self, item_type: str, payload: dict[str, Any], usage: Usage, size: int, *, with_edge: bool = False
+    ) -> None:
+        """Raises StorageFull for an item of `size` bytes that has no place. `with_edge`: an event beside its edge."""
+        moves = with_edge or item_type not in ("event", "registration")
         if usage.items + 1 > self.max_items or usage.bytes + size > self.max_bytes:
             raise StorageFull(
                 f"The outbox is full: {usage.items} items wait for central.",
                 hint="It drains when central is back; `pureboot agent queue` shows it, queue_max_items bounds it.",
                 retry_after=RETRY_AFTER,
             )
-        if self.fill(usage) >= NARROW and not _matters(item_type, payload):
+        if self.fill(usage.plus(size)) > RESERVED and not moves:
+            raise StorageFull(
+                f"The outbox is nearly full ({usage.items} items); only changes of state are taken.",
+                hint="It drains when central is back.",
+                retry_after=RETRY_AFTER,
+            )
+        if self.fill(usage) >= NARROW and not moves and not _matters(item_type, payload):
             raise StorageFull(
                 f"The outbox is nearly full ({usage.items} items); only changes of state and failures are taken.",
                 hint="It drains when central is back.",
@@ -98,7 +108,7 @@ class Bounds:
 
 
 def _matters(item_type: str, payload: dict[str, Any]) -> bool:
-    """An edge, a registration, or an event that stands for an edge or for a failure."""
+    """A registration, or an event that stands for an edge or for a failure."""
     if item_type != "event":
         return True
     name = str(payload.get("event", ""))

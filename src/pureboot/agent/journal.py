@@ -291,12 +291,13 @@ class Journal:
             return Accepted(node, self._queue.reported(tx, edge_key) or earlier, EdgeOutcome.ALREADY, earlier)
         _check_token(node, boot_token)
         event = NodeEvent(node.node_id, event.event, _text(event.message), event.metadata, node.attempt)
-        event_id = self._queue_change(tx, event, node, key)
         edge = implied_edge(event.event, self._reported_stage(tx, node))
+        applies = edge is not None and is_legal(edge) and (may_begin or not _begins(edge))
+        event_id = self._queue_change(tx, event, node, key, with_edge=applies)
         if edge is None:
             node = self._hold(tx, node) if event.event in ("install_started", "install_failed") else node
             return Accepted(node, event_id, EdgeOutcome.NONE, event_id)
-        if not is_legal(edge) or (_begins(edge) and not may_begin):
+        if not applies:
             return Accepted(node, event_id, EdgeOutcome.REFUSED, event_id)
         update = StateUpdate(node.node_id, edge, event.message)
         queue_id = self._queue_change(tx, update, node, edge_key)
@@ -382,7 +383,15 @@ class Journal:
             return node
         return self._save(tx, node.at(edge.target, datetime.now(UTC)))
 
-    def _queue_change(self, tx: Transaction, change: Change, node: CachedNode, report_key: str | None = None) -> str:
+    def _queue_change(
+        self,
+        tx: Transaction,
+        change: Change,
+        node: CachedNode,
+        report_key: str | None = None,
+        *,
+        with_edge: bool = False,
+    ) -> str:
         item_type, body = to_body(change)
         apart = isinstance(change, NodeEvent | Settlement)  # these make nothing that another is made on
         after = None if apart else self._queue.previous(tx, node.node_id, known=node.base is not None)
@@ -403,6 +412,7 @@ class Journal:
                 autonomy=self._site.autonomy,
                 report_key=report_key,
             ),
+            with_edge=with_edge,
         )
 
 

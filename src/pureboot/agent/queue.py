@@ -158,16 +158,16 @@ class SyncQueue:
     def failed_count(self) -> int:
         return self._failed
 
-    def append(self, tx: Transaction, item: QueueItem) -> str:
+    def append(self, tx: Transaction, item: QueueItem, *, with_edge: bool = False) -> str:
         """The id of the item that carries it: its own, or in a crowded outbox that of the one it is counted in. Raises
-        StorageFull, and sqlite3.IntegrityError for an id that was queued before."""
+        StorageFull, and sqlite3.IntegrityError for an id that was queued before. `with_edge`: its edge follows."""
         if not (item.lane and item.epoch):
             item = item.model_copy(update={"lane": lane_of(item), "epoch": item.epoch or self.epoch})
         payload = text_of(item.payload)
         size = len(payload.encode())
         usage = tx.once(_USAGE, lambda: self.usage(tx))
         tx.once("disk", lambda: self.bounds.check_disk(self.database.path))
-        self.bounds.check(item.item_type, item.payload, usage, size)
+        self.bounds.check(item.item_type, item.payload, usage, size, with_edge=with_edge)
         tx.known[_USAGE] = usage.plus(size)
         if not self.bounds.counts_only(item.item_type, item.payload, usage):
             return self._insert(tx, item, payload)
