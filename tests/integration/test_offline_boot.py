@@ -193,6 +193,26 @@ async def test_an_approval_withdrawn_during_an_outage_installs_nothing_before_th
         assert "# Cached State: active" in await site.script(MAC)
 
 
+async def test_a_feed_that_cannot_be_read_is_a_problem_until_it_is(central: RunningCentral, tmp_path: Path) -> None:
+    await central.new_site("attic")
+    await init(central, "attic", tmp_path / "agent")
+    line = FeedWithheld(central.transport())
+    async with running_agent(tmp_path / "agent", Wan(line), stale_after=0.2, queue_retry_delay=60) as site:
+        await site.synced()
+        assert (await site.health())["problems"] == []
+        line.withheld = True
+        await import_node(central, MAC, state="active")
+        await asyncio.sleep(0.3)
+        await site.until(lambda: site.agent.sync.stumble == "Later.", "told why")
+        health = await site.health()
+        problem = "Central answers, but its feed has not been read to its end for 0.0 h: Later."
+        assert (health["status"], health["problems"]) == ("degraded", [problem])
+        assert problem in (await site.person.get("/")).text
+        line.withheld = False
+        await site.agent.sync.sync_now()
+        assert (await site.health())["problems"] == []
+
+
 async def test_asking_twice_or_with_head_begins_one_attempt(central: RunningCentral, site: RunningAgent) -> None:
     await kernel_workflow(central)
     await import_node(central, MAC, state="discovered")

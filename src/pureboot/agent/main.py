@@ -245,6 +245,7 @@ class SiteAgent:
             detector=self.conflict_detector,
             nodes=self.state_cache,
             site=self.site,
+            link=self.offline_generator.link,
             sync=self.sync,
             session=self.queue_processor.session,
             readiness=readiness,

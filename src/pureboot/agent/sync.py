@@ -52,7 +52,8 @@ class CacheSyncService:
     """`drain` empties the outbox: on reconnect what this site has to say goes first, then it listens. `insist` does so
     even while central is to be left in peace, for a person. `beat` sends a heartbeat, where somebody at central waits
     for one. `schedule` says when content is fetched that nothing presses for, as a cron expression; empty: as soon as
-    it is known. `problem` is for people; empty if there is none."""
+    it is known. `problem`, and `stumble`, which last kept the feed from being read, are for people; empty if there is
+    none."""
 
     def __init__(
         self,
@@ -83,6 +84,7 @@ class CacheSyncService:
         self._compare_due = True
         self._asked_for = False
         self.refused = ""
+        self.stumble = ""
         self.problem = ""
         self.lost: set[str] = set()
         connectivity.add_listener(self._link_changed)
@@ -101,7 +103,7 @@ class CacheSyncService:
                 continue
             pages, items, more = pages + 1, items + len(page.items), page.more
             beat = beat or page.beat
-        self.refused = ""
+        self.refused = self.stumble = ""
         if items:
             self._content_due.set()
         if self._compare_due and self._queue.pending_count == 0:
@@ -219,6 +221,7 @@ class CacheSyncService:
             await asyncio.wait_for(self._wake.wait(), seconds)
 
     def _note(self, error: PureBootError) -> None:
+        self.stumble = error.message
         if isinstance(error, (Unauthenticated, Forbidden)):
             self.refused = f"{error.message} Run `pureboot agent init` again; nothing this agent holds is lost."
             log.error("central refuses this agent's credential: %s", error.message)
@@ -228,6 +231,7 @@ class CacheSyncService:
     async def _link_changed(self, online: bool) -> None:
         """The end of an outage. A hiccup is none: a central that is well but takes nothing must not cut the backoff."""
         if online:
+            self.stumble = ""
             self._compare_due = True
             self._wake.set()
             self._content_due.set()

@@ -19,6 +19,7 @@ from pureboot.agent.readiness import Readiness
 from pureboot.agent.session import Session
 from pureboot.agent.site import SiteState
 from pureboot.agent.sync import CacheSyncService
+from pureboot.core.ipxe import Link
 from pureboot.core.lifecycle import site_may_settle
 
 
@@ -33,6 +34,7 @@ class Status:
         detector: ConflictDetector,
         nodes: NodeStateCache,
         site: SiteState,
+        link: Callable[[], Link],
         sync: CacheSyncService,
         session: Session,
         readiness: Readiness,
@@ -42,7 +44,7 @@ class Status:
         self._people = people
         self._connectivity, self._heartbeat, self._queue = connectivity, heartbeat, queue
         self._detector, self._nodes = detector, nodes
-        self._site, self._sync, self._registry = site, sync, registry
+        self._site, self._link, self._sync, self._registry = site, link, sync, registry
         self._session, self._notices, self._readiness = session, notices, readiness
 
     def routes(self) -> list[Route]:
@@ -104,8 +106,7 @@ class Status:
     def _health(self) -> dict[str, Any]:
         metrics = self._heartbeat.collect()
         problems = [
-            *([self._sync.refused] if self._sync.refused else []),
-            *([self._session.problem] if self._session.problem else []),
+            *filter(None, [self._sync.refused or self._unheard(), self._session.problem]),
             *filter(None, [self._queue.crowded(), self._site.clock_problem]),
             *self._notices(),
             *_counted(metrics.failed_queue_items, "queued item", "failed"),
@@ -125,6 +126,15 @@ class Status:
             "conflicts_pending": metrics.conflicts_pending,
             "services": metrics.services,
         }
+
+    def _unheard(self) -> str:
+        """Central answers, but not with what has changed."""
+        if self._link() is not Link.STALE:
+            return ""
+        age = self._site.knowledge_age()
+        since = "yet" if age is None else f"for {age / 3600:.1f} h"
+        why = self._sync.stumble or "It is being read."
+        return f"Central answers, but its feed has not been read to its end {since}: {why}"
 
 
 def _counted(number: int, what: str, how: str) -> list[str]:
