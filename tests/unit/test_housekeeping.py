@@ -102,6 +102,40 @@ async def test_what_is_old_goes_and_makes_room_where_there_is_none(parts: Parts,
     assert get_meta(parts.database.store, "last_online_at") == parts.clock.when().isoformat()
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("days", [3650, -3650])
+async def test_a_clock_that_is_set_makes_nothing_old_that_was_settled(
+    parts: Parts, days: float, restarted: bool
+) -> None:
+    """A central that is restored may have forgotten it."""
+    await parts.knows()
+    keeping = housekeeping(parts)
+    await keeping.tidy()
+    (settled,) = await says(parts, 1)
+    await parts.queue.dequeue(settled)
+    parts.clock.reboot(days * DAY) if restarted else parts.clock.set_wall(days * DAY)
+    for passed in (0, 6.5 * DAY):
+        parts.clock.advance(passed)
+        await keeping.tidy()
+        assert parts.rows("SELECT id FROM sync_sent") == [(settled,)]
+    parts.clock.advance(DAY)
+    await keeping.tidy()
+    assert parts.rows("SELECT id FROM sync_sent") == ([] if days > 0 else [(settled,)])
+
+
+@pytest.mark.parametrize("days", [6.9, 7.1])
+async def test_what_was_settled_is_kept_for_its_days(parts: Parts, days: float) -> None:
+    await parts.knows()
+    keeping = housekeeping(parts)
+    (settled,) = await says(parts, 1)
+    await parts.queue.dequeue(settled)
+    await keeping.tidy()
+    parts.clock.set_wall(3600)  # an hour makes nothing old
+    parts.clock.advance(days * DAY)
+    await keeping.tidy()
+    assert bool(parts.rows("SELECT id FROM sync_sent")) is (days < 7)
+
+
 async def test_the_file_shrinks_whatever_waits(parts: Parts) -> None:
     """A lane that a failed item has stopped may wait for weeks."""
     await parts.knows()

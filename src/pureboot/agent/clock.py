@@ -100,6 +100,12 @@ def trusted_age(moment: Stamp | None, last_kept: Stamp | None, now: Stamp) -> fl
     return max(by_wall, (last_kept.boottime - moment.boottime) + (now.wall - last_kept.wall))
 
 
+def unexplained(moment: Stamp, now: Stamp) -> float:
+    """Seconds by which the wall clock has moved since then, beyond what is known to have passed."""
+    passed = now.boottime - (moment.boottime if moment.boot_id == now.boot_id else 0.0)
+    return now.wall - moment.wall - passed
+
+
 def carried_over(moment: Stamp | None, last_kept: Stamp | None, now: Stamp) -> Stamp | None:
     """The same moment on the clock of this boot of the host, as well as can be told now; UNTRUSTED where it cannot."""
     if moment is None or moment.boot_id == now.boot_id:

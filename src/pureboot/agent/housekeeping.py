@@ -18,6 +18,10 @@ from pureboot.storage.sqlite import Transaction
 # Free pages (of 4 KiB) that are not handed back to the disk, for they are soon used again. More go, whatever waits: a
 # lane that is stopped may wait for weeks.
 WORTH_IT = 1024
+# Seconds of a step of the wall clock, or of a host that was off, that make what is kept for days no older than it is.
+NO_STEP = 86_400.0
+
+NEVER = datetime.min.replace(tzinfo=UTC)
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +75,19 @@ class Housekeeping:
             log.error("housekeeping failed: %s", error.message)
 
     def _keep(self, tx: Transaction) -> None:
-        self._site.keep_clock(tx)
+        step = self._site.keep_clock(tx)
         accounts.forget(tx)
-        self._queue.forget_sent(tx, datetime.now(UTC) - self._retention)
+        self._queue.forget_sent(tx, self._oldest_sent(tx, step))
         if (last := self._connectivity.last_online_at) is not None:
             set_meta(tx, "last_online_at", last.isoformat())
+
+    def _oldest_sent(self, tx: Transaction, step: float) -> datetime:
+        """What was settled before then is forgotten. What was noted before a step of the clock has an age that nobody
+        knows: nothing is, until all of that is old by the clock as it is now."""
+        now = self._site.clock.stamp()
+        if abs(step) > NO_STEP:
+            set_meta(tx, "stepped_at", str(now.wall))
+        row = tx.execute("SELECT value FROM meta WHERE key = 'stepped_at'").fetchone()
+        if row and now.wall - float(row["value"]) < self._retention.total_seconds():
+            return NEVER
+        return now.when - self._retention

@@ -7,7 +7,7 @@ in order, and only as a prefix of what waits there, so that a repeated or late r
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 import uuid_utils.compat as uuid
@@ -417,7 +417,7 @@ class SyncQueue:
     def _move(self, tx: Transaction, queue_ids: Iterable[str], outcome: str) -> None:
         ids = id_list(queue_ids)
         tx.known.pop(_USAGE, None)
-        tx.execute(MOVE, [outcome, _text(), ids])
+        tx.execute(MOVE, [outcome, self.clock.stamp().when.isoformat(), ids])
         tx.execute(f"DELETE FROM sync_queue {THESE}", [ids])
 
     def _held(self, tx: Transaction, queue_id: str) -> sqlite3.Row:
@@ -465,7 +465,3 @@ class SyncQueue:
             return [item_of(row) for row in rows]
 
         return await self.database.store.read(work)
-
-
-def _text() -> str:
-    return datetime.now(UTC).isoformat()

@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pureboot.agent.clock import Clock, Stamp, carried_over
+from pureboot.agent.clock import Clock, Stamp, carried_over, unexplained
 from pureboot.agent.database import Database, set_meta
 from pureboot.core.errors import Clash
 from pureboot.core.lifecycle import Autonomy
@@ -142,9 +142,14 @@ class SiteState:
         set_meta(tx, "last_pass", stamp.dump())
         tx.after_commit(lambda: setattr(self, "_last_pass", stamp))
 
-    def keep_clock(self, tx: Transaction) -> None:
-        """Once a minute."""
-        set_meta(tx, "clock", self.clock.stamp().dump())
+    def keep_clock(self, tx: Transaction) -> float:
+        """Once a minute. Seconds by which the wall clock has moved since the last time and nothing says that they have
+        passed: a step, or the host was off."""
+        now = self.clock.stamp()
+        row = tx.execute("SELECT value FROM meta WHERE key = 'clock'").fetchone()
+        last = Stamp.load(row["value"]) if row else None
+        set_meta(tx, "clock", now.dump())
+        return unexplained(last, now) if last else 0.0
 
     def set_workflow(self, tx: Transaction, document: WorkflowDocument) -> None:
         values = [document.id, document.version, document.model_dump_json()]
