@@ -2,11 +2,20 @@
 
 import asyncio
 import random
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection
 
+from pureboot.central import people, sites, tokens
+from pureboot.central.bodies import SitePatch, TokenCreate
+from pureboot.central.clock import SystemClock
+from pureboot.core.errors import PureBootError
+from pureboot.core.roles import Role
 from tests.support.central import RunningCentral, SpeakingAgent, running_central
 from tests.support.postgres import Postgres
 
@@ -132,3 +141,94 @@ async def test_one_mac_that_two_sites_register_at_once_is_one_node(postgres: Pos
                 outcomes = sorted(answer.results[0].outcome.value for answer in answers)
                 assert outcomes == ["applied", "conflict", "conflict"]
             assert len((await central.ask("GET", "/nodes"))["items"]) == 20
+
+
+# What two transactions see of each other
+
+NOW = SystemClock().now()
+WAITING = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0"
+Work = Callable[[Connection], object]
+
+
+@pytest.fixture
+async def central(postgres: Postgres, tmp_path: Path) -> AsyncIterator[RunningCentral]:
+    with postgres.database() as address:
+        async with running_central(tmp_path, database_url=address) as running, asyncio.timeout(BOUND):
+            yield running
+
+
+async def refusal(central: RunningCentral, first: Work, second: Work) -> str:
+    """Of `second`, which begins when `first` has done all but commit, and by then has ended or waits for a lock."""
+    done, over = threading.Event(), threading.Event()
+
+    def slowly(conn: Connection) -> None:
+        try:
+            first(conn)
+        finally:
+            done.set()
+        while not over.is_set() and not central.sql(WAITING):
+            time.sleep(0.01)
+
+    async def meanwhile() -> str:
+        await asyncio.to_thread(done.wait)
+        try:
+            await central.db.write(second)
+        except PureBootError as error:
+            return error.code
+        finally:
+            over.set()
+        return ""
+
+    _, refused = await asyncio.gather(central.db.write(slowly), meanwhile())
+    return refused
+
+
+def put_into(site: str, parent: str) -> Work:
+    return lambda conn: sites.change(conn, site, SitePatch(parent_id=parent), NOW)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+async def test_two_sites_put_into_each_other_at_once_make_no_circle(central: RunningCentral, turned: bool) -> None:
+    for name, parent in (("house", None), ("attic", None), ("chest", "attic")):
+        await central.new_site(name, parent_id=parent)
+    moves = [put_into("house", "chest"), put_into("attic", "house")]
+    assert await refusal(central, *(moves[::-1] if turned else moves)) == "circle"
+
+
+def added(name: str) -> Work:
+    return lambda conn: people.add(conn, name, Role.ADMIN, "a hash", NOW)
+
+
+def demoted(name: str) -> Work:
+    return lambda conn: people.change(conn, name, NOW, role=Role.VIEWER)
+
+
+def disabled(name: str) -> Work:
+    return lambda conn: people.change(conn, name, NOW, disabled=True)
+
+
+def removed(name: str) -> Work:
+    return lambda conn: people.remove(conn, name)
+
+
+@pytest.mark.parametrize("second", [demoted, disabled, removed])
+@pytest.mark.parametrize("first", [demoted, disabled, removed])
+async def test_of_two_administrators_who_go_at_once_one_stays(
+    central: RunningCentral, first: Callable[[str], Work], second: Callable[[str], Work]
+) -> None:
+    for name in ("kim", "lee"):
+        await central.db.write(added(name))
+    assert await refusal(central, first("kim"), second("lee")) == "last_admin"
+
+
+async def test_of_two_administrators_tokens_revoked_at_once_one_stays(central: RunningCentral) -> None:
+    await central.ask("POST", "/tokens", 201, json={"name": "second", "role": "admin"})
+    revoked = [lambda conn, name=name: tokens.revoke(conn, name) for name in ("admin", "second")]
+    assert await refusal(central, *revoked) == "last_admin"
+
+
+async def test_of_two_tokens_made_at_once_under_one_name_one_is(central: RunningCentral) -> None:
+    def made(conn: Connection) -> None:
+        tokens.create(conn, TokenCreate(name="ci", role=Role.VIEWER), NOW)
+
+    assert await refusal(central, made, made) == "name_taken"

@@ -67,6 +67,16 @@ async def test_sites_lie_in_sites_but_not_in_a_circle(central: RunningCentral) -
     assert await code(central, "DELETE", "/sites/house", 409) == "site_has_sites"
 
 
+async def test_in_a_circle_that_is_there_already_nothing_goes_round_for_ever(central: RunningCentral) -> None:
+    site = await central.new_site("attic")
+    await central.new_site("cellar", parent_id="attic")
+    central.sql("UPDATE site SET parent_id = (SELECT id FROM site WHERE name = 'cellar') WHERE name = 'attic'")
+    assert await code(central, "POST", "/sites", 422, json={"name": "chest", "parent_id": "attic"}) == "circle"
+    await central.ask("PATCH", "/sites/attic", json={"parent_id": None})
+    chest = await central.new_site("chest", parent_id="attic")
+    assert chest["parent_id"] == site["id"]
+
+
 async def test_a_site_with_nodes_stays(central: RunningCentral) -> None:
     await central.new_site("attic")
     node = await central.ask("POST", "/nodes", 201, json={"mac_address": "525400aabb01", "home_site_id": "attic"})

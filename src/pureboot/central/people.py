@@ -4,7 +4,7 @@ import re
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, and_, delete, insert, or_, select, update
 
 from pureboot.central import tables as t
 from pureboot.central.bodies import PersonView
@@ -31,14 +31,23 @@ def _checked(name: str) -> str:
     return name
 
 
-def _row(conn: Connection, name: str, *, lock: bool = False) -> Row[Any]:
-    query = select(t.person).where(t.person.c.name == plain(name))
-    row = conn.execute(locked(query) if lock else query).first()
+def _row(conn: Connection, name: str) -> Row[Any]:
+    row = conn.execute(select(t.person).where(t.person.c.name == plain(name))).first()
     if row is None:
         raise NotFound(
             f"There is no person {name[:64]!r}.", code="unknown_person", hint="List them: GET /api/v1/people."
         )
     return row
+
+
+_ADMINS = t.person.c.role == Role.ADMIN.value, t.person.c.disabled_at.is_(None)
+
+
+def _locked(conn: Connection, name: str) -> Row[Any]:
+    """With every administrator, in the order of their names: of two that would leave none, the second sees it."""
+    held = select(t.person.c.name).where(or_(t.person.c.name == plain(name), and_(*_ADMINS)))
+    conn.execute(locked(held.order_by(t.person.c.name)))
+    return _row(conn, name)
 
 
 def _view(row: Row[Any]) -> PersonView:
@@ -91,7 +100,7 @@ def change(
     disabled: bool | None = None,
 ) -> PersonView:
     """None leaves it. A new password, and being disabled, end all sessions. Raises Clash for the last administrator."""
-    person = _row(conn, name, lock=True)
+    person = _locked(conn, name)
     values: dict[str, Any] = {"updated_at": now}
     if role is not None:
         values["role"] = role.value
@@ -108,7 +117,7 @@ def change(
 
 def remove(conn: Connection, name: str) -> None:
     """What they did keeps their name. Raises Clash for the last administrator."""
-    person = _row(conn, name, lock=True)
+    person = _locked(conn, name)
     _end_sessions(conn, person.name)
     conn.execute(delete(t.person).where(t.person.c.name == person.name))
     _keep_an_admin(conn, person)
@@ -120,7 +129,7 @@ def _end_sessions(conn: Connection, name: str) -> None:
 
 def _keep_an_admin(conn: Connection, before: Row[Any]) -> None:
     was_admin = before.role == Role.ADMIN and before.disabled_at is None
-    if was_admin and not count(conn, t.person, t.person.c.role == Role.ADMIN.value, t.person.c.disabled_at.is_(None)):
+    if was_admin and not count(conn, t.person, *_ADMINS):
         raise Clash(
             f"{before.name} is the last administrator.",
             code="last_admin",

@@ -22,6 +22,7 @@ from pureboot.wire.messages import AgentMetrics, AgentStatus, ListPage, SiteDocu
 _REF = one("ref")
 _NAMED = select(t.site).where(or_(t.site.c.id == _REF, t.site.c.name == _REF)).order_by(t.site.c.id)
 _NAMED_LOCKED = locked(_NAMED)
+_ALL_LOCKED = locked(select(t.site.c.id).order_by(t.site.c.id))
 
 
 def find(conn: Connection, ref: str, *, lock: bool = False) -> SiteDocument:
@@ -55,6 +56,9 @@ def create(conn: Connection, fields: SiteFields, now: datetime) -> SiteDocument:
 
 
 def change(conn: Connection, ref: str, patch: SitePatch, now: datetime) -> SiteDocument:
+    if patch.parent_id is not None:
+        # What lies above it must stay as it is found: of two that are put into each other at once, the second waits.
+        conn.execute(_ALL_LOCKED)
     site = find(conn, ref, lock=True)
     if patch.version is not None and patch.version != site.version:
         raise StaleVersion(f"The site {site.name!r} is at version {site.version}, not {patch.version}.")
@@ -91,10 +95,12 @@ def _checked(conn: Connection, fields: SiteFields, id: str) -> dict[str, Any]:
 
 
 def _check_no_circle(conn: Connection, parent: SiteDocument, id: str) -> None:
+    seen = {id}
     above: str | None = parent.id
     while above is not None:
-        if above == id:
-            raise Invalid("parent_id: a site cannot lie inside itself.", code="circle")
+        if above in seen:
+            raise Invalid("parent_id: sites cannot lie in a circle.", code="circle", hint="Give one of them no parent.")
+        seen.add(above)
         above = conn.execute(select(t.site.c.parent_id).where(t.site.c.id == above)).scalar()
 
 

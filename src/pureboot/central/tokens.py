@@ -7,12 +7,14 @@ from sqlalchemy import Connection, delete, insert, select
 from pureboot.central import tables as t
 from pureboot.central.accounts import digest, new_token
 from pureboot.central.bodies import NewToken, TokenCreate, TokenView
-from pureboot.central.sql import count, page_by
+from pureboot.central.sql import count, locked, page_by
 from pureboot.core.errors import Clash, NotFound
 from pureboot.core.roles import Role
 from pureboot.wire.messages import ListPage
 
 _T = t.admin_credential.c
+_ADMINS = _T.role == Role.ADMIN.value
+_ADMINS_LOCKED = locked(select(_T.name).where(_ADMINS).order_by(_T.token_hash))
 
 
 def page(conn: Connection, cursor: str | None, limit: int) -> ListPage[TokenView]:
@@ -22,6 +24,7 @@ def page(conn: Connection, cursor: str | None, limit: int) -> ListPage[TokenView
 
 
 def create(conn: Connection, body: TokenCreate, now: datetime) -> NewToken:
+    _take_turns(conn)
     if count(conn, t.admin_credential, _T.name == body.name):
         raise Clash(f"There is a token {body.name!r} already.", code="name_taken", hint="Choose another name.")
     token = new_token()
@@ -32,9 +35,15 @@ def create(conn: Connection, body: TokenCreate, now: datetime) -> NewToken:
 
 def revoke(conn: Connection, name: str) -> None:
     """Raises Clash for the last administrator's: nobody could make another."""
+    _take_turns(conn)
     if not conn.execute(delete(t.admin_credential).where(_T.name == name)).rowcount:
         raise NotFound(
             f"There is no token {name[:100]!r}.", code="unknown_token", hint="List them: GET /api/v1/tokens."
         )
-    if not count(conn, t.admin_credential, _T.role == Role.ADMIN.value):
+    if not count(conn, t.admin_credential, _ADMINS):
         raise Clash("This is the last token of an administrator.", code="last_admin", hint="Make another first.")
+
+
+def _take_turns(conn: Connection) -> None:
+    """There is always an administrator's token: whoever holds them all is the only one to count tokens or names."""
+    conn.execute(_ADMINS_LOCKED)
