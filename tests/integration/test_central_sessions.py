@@ -165,6 +165,16 @@ async def test_a_gap_is_shown_with_what_central_has(central: RunningCentral, age
     assert (gap["epoch"], gap["made"], gap["received"], gap["gap"]) == ("e1", 9, 1, 4)
 
 
+async def test_sums_that_no_epoch_can_have_are_refused_and_the_largest_shown(
+    central: RunningCentral, agent: SpeakingAgent
+) -> None:
+    most = 10**15
+    assert (await agent.post(epoch_accounts=[account(0, 2**63 - 1, 2**63 - 1, 2**63 - 1)])).status_code == 422
+    assert (await health(central))["epoch_gaps"] == []
+    assert (await agent.post(epoch_accounts=[account(0, most, most, most)])).status_code == 200
+    assert [gap["gap"] for gap in (await health(central))["epoch_gaps"]] == [-3 * most]
+
+
 async def test_what_an_agent_restored_from_its_backup_forgot_stays_counted(
     central: RunningCentral, agent: SpeakingAgent
 ) -> None:

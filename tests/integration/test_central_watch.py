@@ -193,6 +193,25 @@ async def test_a_count_that_no_site_can_have_is_refused_and_not_stored(agent: Sp
     assert answer.status_code == 422, answer.text
 
 
+@pytest.mark.parametrize(
+    ("told", "seconds"),
+    # The last ended before this outage began: it is no account of it.
+    [((10**30, 0), 2**31 - 1), ((1e30, 0), 2**31 - 1), ((-5, -(10**12)), 0), ((5, 10**18), None)],
+    ids=str,
+)
+async def test_an_outage_as_a_broken_clock_tells_it_is_cut_to_what_can_be(
+    central: RunningCentral, clock: SetClock, agent: SpeakingAgent, told: tuple[float, float], seconds: int | None
+) -> None:
+    """Refused, the site would be silent."""
+    await beat(agent)
+    await silence(central, clock, 400)
+    await beat(agent, {"last_outage": dict(zip(("seconds", "ended_seconds_ago"), told, strict=True))})
+    [outage] = await outages(central)
+    now = _text(clock.now())
+    back_at = None if seconds is None else now
+    assert (outage["ended_at"], outage["agent_offline_seconds"], outage["agent_back_at"]) == (now, seconds, back_at)
+
+
 async def test_conflicts_and_failed_items_are_one_alert_a_site_and_counted(
     central: RunningCentral, clock: SetClock, agent: SpeakingAgent
 ) -> None:

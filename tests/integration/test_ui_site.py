@@ -92,6 +92,17 @@ async def test_a_failed_report_is_requeued_or_discarded_by_an_operator(
     assert [c["command"] for c in await beat(agent, {"obeys": OBEYS})] == ["requeue", "sync"]
 
 
+async def test_times_without_a_zone_are_of_utc(central: RunningCentral, agent: SpeakingAgent) -> None:
+    item = FAILED | {"created_at": "2026-01-28T11:59:00"}
+    synced = "2026-01-28T11:50:00"
+    await beat(agent, {"failed_items": [item]}, failed_queue_items=1, last_sync_at=synced, last_online_at=synced)
+    page = await (await signed_in(central, "viewer")).get(f"/sites/{agent.site_id}")
+    assert (page.status_code, "10 min ago" in page.text, "60 s ago" in page.text) == (200, True, True)
+    metrics = (await central.ask("GET", f"/sites/{agent.site_id}/health"))["metrics"]
+    assert metrics["last_sync_at"] == metrics["last_online_at"] == f"{synced}Z"
+    assert (await central.ask("GET", f"/sites/{agent.site_id}/queue"))["items"][0]["created_at"] == FAILED["created_at"]
+
+
 async def test_a_viewer_sees_and_touches_nothing(central: RunningCentral, agent: SpeakingAgent) -> None:
     await beat(agent, {"obeys": OBEYS, "failed_items": [FAILED]}, failed_queue_items=1)
     await Watch(central.db, SetClock()).round()

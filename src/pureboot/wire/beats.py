@@ -4,7 +4,7 @@ All of it travels inside the metrics, whose unknown fields a central of before i
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator
@@ -18,14 +18,26 @@ MOST_COMMANDS = 100
 MOST_NAMES = 20
 ERROR_LENGTH = 500
 ID_LENGTH = 64
+# 68 years, which any calendar and database can count.
+MOST_SECONDS = 2**31 - 1
 
 Line = Annotated[str, AfterValidator(lambda text: printable(text, ERROR_LENGTH))]
 Id = Annotated[str, AfterValidator(lambda text: printable(text, ID_LENGTH))]
+# One that names no zone is of the zone of all times here.
+Moment = Annotated[datetime, AfterValidator(lambda when: when if when.tzinfo else when.replace(tzinfo=UTC))]
 
 
 def _first(most: int) -> BeforeValidator:
     """A longer list is cut, not refused: a heartbeat that is refused tells nothing at all."""
     return BeforeValidator(lambda value: value[:most] if isinstance(value, Sequence) else value)
+
+
+def _cut(value: Any) -> Any:
+    """To what can be: for a clock that ran backwards no site may count as silent."""
+    return min(max(value, 0), MOST_SECONDS) if isinstance(value, int | float) else value
+
+
+Seconds = Annotated[int, BeforeValidator(_cut)]
 
 
 class FailedItem(BaseModel):
@@ -36,15 +48,15 @@ class FailedItem(BaseModel):
     item_type: Id
     attempts: int = 0
     last_error: Line = ""
-    created_at: datetime
+    created_at: Moment
 
 
 class OutageTold(BaseModel):
     """The last outage as the agent saw it: how long it lasted, and how long it is over. No times of day: the site's
     clock may be wrong."""
 
-    seconds: int
-    ended_seconds_ago: int
+    seconds: Seconds
+    ended_seconds_ago: Seconds
 
 
 class Command(BaseModel):

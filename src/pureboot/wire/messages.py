@@ -17,13 +17,15 @@ from pureboot.core.lifecycle import TRANSITIONS, Autonomy, By, Edge, NodeState, 
 from pureboot.core.mac import MacAddress
 from pureboot.core.node import DoneWhen, InstallMethod, LocalBoot, clean_facts, printable
 from pureboot.core.reconcile import Resolution, Strategy
-from pureboot.wire.beats import BeatReport, Command
+from pureboot.wire.beats import BeatReport, Command, Moment
 
 MESSAGE_LENGTH = 2000
 # What a database's integer holds; a number beyond it is a field's mistake, not an item that can never be stored.
 BIGGEST = 2**63 - 1
 # What PostgreSQL takes for an integer.
 Count = Annotated[int, Field(ge=0, lt=2**31)]
+# Items of an epoch: more than any life makes, and few enough that sums of them are within BIGGEST.
+Tally = Annotated[int, Field(ge=0, le=10**15)]
 
 
 class Strict(BaseModel):
@@ -237,10 +239,10 @@ class EpochAccount(Strict):
     """What the sender's file knows of the items accepted in one epoch: made = settled + discarded + queued."""
 
     epoch: str = Field(min_length=1, max_length=64)
-    made: int = Field(ge=0, le=BIGGEST)
-    settled: int = Field(ge=0, le=BIGGEST)
-    discarded: int = Field(default=0, ge=0, le=BIGGEST)
-    queued: int = Field(default=0, ge=0, le=BIGGEST)
+    made: Tally
+    settled: Tally
+    discarded: Tally = 0
+    queued: Tally = 0
 
 
 class PushRequest(Strict):
@@ -569,10 +571,10 @@ class AgentMetrics(Lenient):
     cache_files: Count = 0
     disk_free_bytes: int = Field(default=0, ge=0, le=BIGGEST)
     readiness: ReadinessSummary = ReadinessSummary()
-    last_sync_at: datetime | None = None
+    last_sync_at: Moment | None = None
 
     is_online: bool = True
-    last_online_at: datetime | None = None
+    last_online_at: Moment | None = None
     offline_duration_seconds: Count = 0
     pending_queue_items: Count = 0
     failed_queue_items: Count = 0
