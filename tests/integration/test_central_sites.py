@@ -51,6 +51,16 @@ async def test_a_site_that_makes_no_sense_is_422(central: RunningCentral, body: 
     await central.ask("POST", "/sites", 422, json=body)
 
 
+@pytest.mark.parametrize("patch", [{"cache_retention_days": 40_000}, {"parent_id": "nowhere"}, {"name": ""}])
+async def test_a_change_that_makes_no_sense_is_422_and_changes_nothing(
+    central: RunningCentral, patch: dict[str, Any]
+) -> None:
+    site = await central.new_site("attic")
+    error = (await central.ask("PATCH", "/sites/attic", 422, json=patch))["error"]
+    assert error["message"].startswith(f"{next(iter(patch))}: ")
+    assert await central.ask("GET", "/sites/attic") == site
+
+
 async def test_a_name_is_taken_once(central: RunningCentral) -> None:
     await central.new_site("attic")
     await central.new_site("cellar")

@@ -46,6 +46,19 @@ async def test_a_workflow_that_cannot_work_is_422(central: RunningCentral, body:
     await central.ask("POST", "/workflows", 422, json=body)
 
 
+@pytest.mark.parametrize(
+    "patch",
+    [{"architecture": "x" * 40}, {"cmdline": "a && b"}, {"boot_url": "a || b"}, {"kernel": "k"}],
+    ids=lambda patch: next(iter(patch)),
+)
+async def test_a_change_that_cannot_work_is_422_and_changes_nothing(
+    central: RunningCentral, patch: dict[str, Any]
+) -> None:
+    made = await central.ask("POST", "/workflows", 201, json={"name": "w", "kernel": "images/k"})
+    await central.ask("PATCH", "/workflows/w", 422, json=patch)
+    assert await central.ask("GET", "/workflows/w") == made
+
+
 async def test_an_assigned_workflow_stays(central: RunningCentral) -> None:
     await central.new_site("attic")
     await central.ask("POST", "/workflows", 201, json={"name": "w", "kernel": "images/k"})

@@ -267,6 +267,15 @@ async def test_a_workflow_is_made_and_changed_on_its_pages(seeded: RunningCentra
     assert (await visitor.post(f"{path}/delete")).status_code == 303
 
 
+async def test_a_workflow_that_breaks_a_rule_is_shown_again_with_what_was_typed(seeded: RunningCentral) -> None:
+    visitor = await signed_in(seeded)
+    for path in ("/workflows/new", f"/workflows/{workflow_id(0)}"):
+        wrong = await visitor.post(path, name="new", kernel="images/k", cmdline="a && b")
+        assert wrong.status_code == 422
+        assert "iPXE would act on" in wrong.text
+        assert "a &amp;&amp; b" in wrong.text
+
+
 async def test_errors_are_pages_with_a_sentence_and_their_status(seeded: RunningCentral) -> None:
     visitor = await signed_in(seeded)
     missing = await visitor.get("/nodes/nobody")

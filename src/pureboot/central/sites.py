@@ -17,7 +17,7 @@ from pureboot.central.positions import close_feed, open_feed, publish
 from pureboot.central.sql import count, locked, one, rows_of, tally
 from pureboot.core.errors import Clash, Invalid, Malformed, NotFound, StaleVersion
 from pureboot.core.lifecycle import Autonomy
-from pureboot.wire.messages import AgentMetrics, AgentStatus, ListPage, SiteDocument, SiteFields
+from pureboot.wire.messages import AgentMetrics, AgentStatus, ListPage, SiteDocument, SiteFields, valid
 
 _REF = one("ref")
 _NAMED = select(t.site).where(or_(t.site.c.id == _REF, t.site.c.name == _REF)).order_by(t.site.c.id)
@@ -64,7 +64,7 @@ def change(conn: Connection, ref: str, patch: SitePatch, now: datetime) -> SiteD
         raise StaleVersion(f"The site {site.name!r} is at version {site.version}, not {patch.version}.")
     current = site.model_dump(include=set(SiteFields.model_fields))
     sent = patch.model_dump(exclude_unset=True, exclude={"version"})
-    values = _checked(conn, SiteFields.model_validate(current | sent), site.id)
+    values = _checked(conn, valid(SiteFields, current | sent), site.id)
     row = {**values, "version": site.version + 1, "updated_at": now}
     if (level := row["autonomy_level"]) != site.autonomy_level and not ever_had(conn, site.id, level):
         row["levels_had"] = [*_levels_had(conn, site.id), level]

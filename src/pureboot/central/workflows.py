@@ -15,7 +15,7 @@ from pureboot.central.sql import count, locked, page_by, tally
 from pureboot.core.errors import Clash, Invalid, NotFound
 from pureboot.core.node import InstallMethod
 from pureboot.rendering.language import check_line
-from pureboot.wire.messages import ListPage, WorkflowDocument, WorkflowFields
+from pureboot.wire.messages import ListPage, WorkflowDocument, WorkflowFields, valid
 
 
 def document(row: Row[Any]) -> WorkflowDocument:
@@ -50,7 +50,7 @@ def create(conn: Connection, fields: WorkflowFields, now: datetime) -> WorkflowD
 def change(conn: Connection, ref: str, patch: WorkflowPatch, now: datetime) -> WorkflowDocument:
     workflow = find(conn, ref, lock=True)
     current = workflow.model_dump(include=set(WorkflowFields.model_fields))
-    fields = WorkflowFields.model_validate(current | patch.model_dump(exclude_unset=True))
+    fields = valid(WorkflowFields, current | patch.model_dump(exclude_unset=True))
     row = {**_checked(conn, fields, workflow.id), "version": workflow.version + 1, "updated_at": now}
     conn.execute(update(t.workflow).where(t.workflow.c.id == workflow.id).values(row))
     publish(conn, EVERYWHERE, "workflow", workflow.id, workflow.version + 1)

@@ -37,6 +37,7 @@ class Lenient(BaseModel):
 
 
 T = TypeVar("T")
+B = TypeVar("B", bound=BaseModel)
 
 
 class ListPage(BaseModel, Generic[T]):
@@ -453,6 +454,14 @@ def to_body(change: Change) -> tuple[str, dict[str, Any]]:
         case Settlement(_, conflict_id, resolution, comment, person):
             settled = SettlementBody(conflict_id=conflict_id, resolution=resolution, comment=comment, person=person)
             return "settlement", settled.model_dump(mode="json")
+
+
+def valid(model: type[B], values: object) -> B:
+    """Past the edge, where nobody expects a foreign error any more. Raises Invalid."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise explain(error) from None
 
 
 def explain(error: ValidationError) -> PureBootError:

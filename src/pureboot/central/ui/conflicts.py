@@ -1,10 +1,7 @@
 """Conflicts: which there are, one with both sides beside each other, and what is decided."""
 
-from typing import TypeVar
-
 from fastapi import APIRouter
 from fastapi.responses import Response
-from pydantic import BaseModel, ValidationError
 
 from pureboot.central import conflict_views, settlement, sites
 from pureboot.central.conflict_bodies import MOST_AT_ONCE, ConflictFilter, ResolveBody, ResolveMany, UndoBody
@@ -18,9 +15,7 @@ from pureboot.central.ui.view import Ui, View
 from pureboot.central.ui.visit import PostedForm
 from pureboot.core.errors import Invalid, PureBootError
 from pureboot.core.reconcile import ConflictType
-from pureboot.wire.messages import explain
-
-M = TypeVar("M", bound=BaseModel)
+from pureboot.wire.messages import valid
 
 routes = APIRouter(route_class=PageRoute, include_in_schema=False)
 
@@ -42,7 +37,7 @@ async def conflict_list(
     status: Which = "pending",
     cursor: Cursor = None,
 ) -> Response:
-    wanted = _read(ConflictFilter, {"q": q, "site": site, "type": type or None})
+    wanted = valid(ConflictFilter, {"q": q, "site": site, "type": type or None})
     found, total, names = await central.db.read(
         lambda conn: (
             conflict_views.page(conn, status, cursor, ROWS, wanted),
@@ -60,14 +55,6 @@ async def conflict_list(
         types=list(ConflictType),
         cursor=cursor,
     )
-
-
-def _read(model: type[M], values: dict[str, object]) -> M:
-    """Raises Invalid."""
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        raise explain(error) from None
 
 
 @routes.post("/conflicts/bulk")
@@ -92,7 +79,7 @@ def _many(form: Form, *, preview: bool) -> ResolveMany:
             raise Invalid("No conflict is ticked.", hint="Tick some in the list, or choose all that the filter finds.")
         chosen = {"ids": form.all("id")[:MOST_AT_ONCE]}
     said = {"resolution": form.get("resolution"), "comment": form.get("comment")}
-    return _read(ResolveMany, chosen | said | {"preview": preview})
+    return valid(ResolveMany, chosen | said | {"preview": preview})
 
 
 def _back(form: Form) -> str:

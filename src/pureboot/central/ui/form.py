@@ -6,9 +6,10 @@ from typing import TypeVar
 from urllib.parse import parse_qsl
 
 from fastapi import Request
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from pureboot.core.errors import Invalid, Malformed
+from pureboot.core.errors import Malformed
+from pureboot.wire.messages import valid
 
 CSRF = "_csrf"
 MOST_FIELDS = 2000
@@ -49,12 +50,7 @@ class Form:
             elif self.has(name):
                 text = self.get(name)
                 values[name] = None if name in none and not text.strip() else text
-        try:
-            return model.model_validate(values)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "The form"
-            raise Invalid(f"{where}: {first['msg']}.") from None
+        return valid(model, values)
 
 
 async def read(request: Request) -> Form:

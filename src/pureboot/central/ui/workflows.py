@@ -12,7 +12,7 @@ from pureboot.central.ui.page_route import PageRoute
 from pureboot.central.ui.view import Ui, View
 from pureboot.central.ui.visit import PostedForm
 from pureboot.core.errors import Invalid, PureBootError
-from pureboot.wire.messages import ListPage, WorkflowDocument, WorkflowFields
+from pureboot.wire.messages import ListPage, WorkflowDocument, WorkflowFields, valid
 
 routes = APIRouter(route_class=PageRoute, include_in_schema=False)
 
@@ -38,7 +38,7 @@ async def new(view: Ui, _: AsAdmin) -> Response:
 @routes.post("/workflows/new")
 async def create(central: Central, view: Ui, _: AsAdmin, form: PostedForm) -> Response:
     try:
-        fields = WorkflowFields.model_validate(_patch(form).model_dump(exclude_unset=True))
+        fields = valid(WorkflowFields, _patch(form).model_dump(exclude_unset=True))
         made = await central.db.write(lambda conn: workflows.create(conn, fields, view.now))
     except PureBootError as error:
         return view.page("workflows/new.html", form=form, error=error)
