@@ -5,8 +5,12 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import Connection
 
 from pureboot.central import compaction
+from pureboot.central import tables as t
+from pureboot.central.positions import EVERYWHERE, publish
+from pureboot.central.sql import upsert
 from pureboot.wire.messages import FeedItem, WorkflowFields
 from tests.support.central import RunningCentral, SetClock, SpeakingAgent
 
@@ -66,6 +70,24 @@ async def test_pages_follow_each_other_without_a_gap(central: RunningCentral, ag
     assert len(seen) == len(set(seen)) == 9
     assert (await agent.changes(since)).items == []
     assert (await agent.changes(since)).next == since
+
+
+async def test_a_page_of_a_thousand_files_is_one_answer(
+    central: RunningCentral, agent: SpeakingAgent, clock: SetClock
+) -> None:
+    names = sorted(f"{category}/{n}" for category in ("images", "scripts") for n in range(500))
+    file = {"digest": f"sha256:{'0' * 64}", "size": 1, "version": 1, "updated_at": clock.now(), "deleted_at": None}
+
+    def store(conn: Connection) -> None:
+        pairs = [name.split("/") for name in names]
+        upsert(conn, t.content, [{"category": category, "path": path, **file} for category, path in pairs])
+        for name in names:
+            publish(conn, EVERYWHERE, "content", name, 1)
+
+    await central.db.write(store)
+    page = await agent.changes(limit=1000)
+    assert [item.id for item in page.items] == names
+    assert [f"{item.doc['category']}/{item.doc['path']}" for item in page.items] == names
 
 
 async def test_an_entity_that_changes_moves_to_the_newest_position(

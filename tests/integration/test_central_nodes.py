@@ -1,9 +1,12 @@
 """Nodes, as administrators create, change and move them."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection
 
+from pureboot.central import workflows
 from tests.support.central import RunningCentral
 
 MAC, OTHER_MAC = "52:54:00:aa:bb:01", "52:54:00:aa:bb:02"
@@ -103,6 +106,22 @@ async def test_a_workflow_is_assigned_by_id_or_name_and_taken_away(central: Runn
     assert (await central.ask("PATCH", path, json={"hostname": "x"}))["workflow_id"] == workflow["id"]
     assert (await central.ask("PATCH", path, json={"workflow_id": None}))["workflow_id"] is None
     assert (await central.ask("PATCH", path, 422, json={"workflow_id": "x"}))["error"]["code"] == "unknown_workflow"
+
+
+async def test_a_workflow_that_is_removed_while_it_is_assigned_is_refused_node_by_node(
+    central: RunningCentral, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await central.ask("POST", "/workflows", 201, json={"name": "w", "kernel": "images/k"})
+    node = await new_node(central)
+    write = central.db.write
+
+    async def late(work: Callable[[Connection], Any]) -> Any:
+        await write(lambda conn: workflows.remove(conn, "w"))
+        return await write(work)
+
+    monkeypatch.setattr(central.db, "write", late)
+    outcome = await central.ask("POST", "/nodes/assign", json={"workflow_id": "w", "ids": [node["id"]]})
+    assert (outcome["changed"], [each["code"] for each in outcome["refused"]]) == (0, ["unknown_workflow"])
 
 
 async def test_a_stale_version_is_409_and_changes_nothing(central: RunningCentral) -> None:
@@ -272,6 +291,18 @@ async def test_history_has_pages_oldest_first(central: RunningCentral) -> None:
     assert rest["next_cursor"] is None
     assert (await central.ask("GET", path, 400, params={"cursor": "x"}))["error"]["code"] == "malformed_cursor"
     await central.ask("GET", "/nodes/nobody/history", 404)
+
+
+async def test_the_time_line_has_pages_and_takes_no_other_cursor(central: RunningCentral) -> None:
+    node = await new_node(central)
+    await walk(central, node, "pending", "installing", "installed")
+    path = f"/nodes/{node['id']}/timeline"
+    first = await central.ask("GET", path, params={"limit": 2})
+    rest = await central.ask("GET", path, params={"limit": 2, "cursor": first["next_cursor"]})
+    assert [row["to_state"] for row in first["items"] + rest["items"]] == ["installed", "installing", "pending"]
+    for cursor in ("x", "1", "1.0", "1.0.x", "1.0.-1", f"1.0.{10**30}", f"1.{10**30}.1", f"{10**30}.0.1", "1.0.1.1"):
+        error = (await central.ask("GET", path, 400, params={"cursor": cursor}))["error"]
+        assert error["code"] == "malformed_cursor", cursor
 
 
 async def test_a_node_may_boot_its_disk_in_another_way_than_its_site(central: RunningCentral) -> None:

@@ -36,6 +36,9 @@ class Assign:
         return node.workflow_id != self.workflow_id
 
     def do(self, conn: Connection, node: StoredNode) -> None:
+        if self.workflow_id is not None:
+            # It may have been removed since it was named.
+            workflows.named(conn, self.workflow_id)
         saved(conn, node.changed(self.now, workflow_id=self.workflow_id))
 
 

@@ -1,13 +1,14 @@
 """What an agent is told: everything its site is concerned with, each thing once, at the position of its last change."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
-from sqlalchemy import Connection, Row, and_, or_, select
+from sqlalchemy import Connection, Row, select
 
 from pureboot.central import commands, conflicts, content, node_rows, sites, workflows
 from pureboot.central import tables as t
@@ -185,15 +186,16 @@ def _workflows(conn: Connection, ids: Collection[str]) -> _Documents:
     return _dumped({row.id: workflows.document(row) for row in rows})
 
 
+_FILES = select(t.content).where(t.content.c.category == one("category"), t.content.c.path.in_(many("paths")))
+
+
 def _content(conn: Connection, ids: Collection[str]) -> _Documents:
-    names = [and_(t.content.c.category == category, t.content.c.path == path) for category, path in map(_split, ids)]
-    rows = conn.execute(select(t.content).where(or_(*names))) if names else ()
+    """Category by category: an OR of a thousand names is more than SQLite reads."""
+    paths: defaultdict[str, list[str]] = defaultdict(list)
+    for category, _, path in (id.partition("/") for id in ids):
+        paths[category].append(path)
+    rows = [row for category in paths for row in rows_of(conn, _FILES, category=category, paths=paths[category])]
     return _dumped({document.name: document for document in map(content.document, rows)})
-
-
-def _split(name: str) -> tuple[str, str]:
-    category, _, path = name.partition("/")
-    return category, path
 
 
 def _aliases(conn: Connection, ids: Collection[str]) -> _Documents:

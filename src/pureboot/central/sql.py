@@ -71,11 +71,14 @@ def page_by(conn: Connection, query: Select[Any], column: Any, cursor: Any, limi
 
 def number(cursor: str | None) -> int | None:
     """A cursor that is a number. Raises Malformed."""
-    if cursor is None:
-        return None
-    if not cursor.isascii() or not cursor.isdigit() or len(cursor) > 18:
+    return None if cursor is None else digits(cursor)
+
+
+def digits(text: str) -> int:
+    """Of a cursor, as a database can hold it. Raises Malformed."""
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
         raise Malformed("This cursor is not one that a list gave out.", code="malformed_cursor")
-    return int(cursor)
+    return int(text)
 
 
 def tally(conn: Connection, query: Select[Any]) -> dict[str, int]:

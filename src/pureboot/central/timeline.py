@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Row, Table, and_, literal, or_, select
 
 from pureboot.central import tables as t
 from pureboot.central.bodies import TimelineEntry
+from pureboot.central.sql import digits
 from pureboot.core.errors import Malformed
 from pureboot.wire.messages import ListPage
 
@@ -29,10 +30,10 @@ class _Place:
     @classmethod
     def parse(cls, text: str) -> "_Place":
         try:
-            micros, kind, seq = (int(part) for part in text.split("."))
-            return cls(
-                datetime.fromtimestamp(micros / 1_000_000, UTC).replace(microsecond=micros % 1_000_000), kind, seq
-            )
+            first, kind, seq = text.split(".")
+            micros = int(first)
+            when = datetime.fromtimestamp(micros / 1_000_000, UTC).replace(microsecond=micros % 1_000_000)
+            return cls(when, digits(kind), digits(seq))
         except (ValueError, OverflowError, OSError):
             raise Malformed("This cursor is not one that a list gave out.", code="malformed_cursor") from None
 
