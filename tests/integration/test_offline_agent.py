@@ -431,8 +431,23 @@ async def test_what_no_push_could_carry_is_refused_before_it_is_queued(
     body = {"mac": MAC, "event": "log", "metadata": {"text": "x" * 100_000}}
     assert (await site.machine.post("/api/v1/report", json=body)).status_code == 413
     assert (await site.machine.post("/api/v1/report", content=b"[" * 10_000)).status_code == 400
-    assert (await site.machine.post("/api/v1/report", content=b"x" * 9 * 1024 * 1024)).status_code == 413
+    assert (await site.machine.post("/api/v1/report", content=b"x" * 300 * 1024)).status_code == 413
     assert site.agent.sync_queue.pending_count == 0
+
+
+async def test_a_form_of_thousands_of_fields_is_refused_before_it_is_taken_apart(
+    central: RunningCentral, site: RunningAgent
+) -> None:
+    await import_node(central, MAC, state="active")
+    await site.synced()
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+
+    async def answered(more: int) -> int:
+        content = f"mac={MAC}&event=hello" + "&x" * more
+        return (await site.machine.post("/api/v1/report", content=content, headers=form)).status_code
+
+    assert await answered(98) == 200
+    assert await answered(99) == 400
 
 
 async def test_a_report_id_written_into_an_installer_serves_every_install(

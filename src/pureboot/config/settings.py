@@ -18,6 +18,7 @@ __all__ = ["AgentSettings", "CentralSettings"]
 
 GIB = 1024**3
 MIB = 1024**2
+KIB = 1024
 
 
 class AgentSettings(Settings):
@@ -188,10 +189,13 @@ class AgentSettings(Settings):
     # Limits
 
     max_body_bytes: int = Field(
-        default=8 * MIB, gt=0, description="Bytes of a request's body; a report is far smaller."
+        default=256 * KIB, gt=0, description="Bytes of a request's body; a report's metadata has 64 KiB at most."
     )
     max_connections: int = Field(
-        default=2048, ge=1, description="Connections at once; beyond, 503. Some thirty racks that boot together fit."
+        default=2048,
+        ge=1,
+        description="Connections at once, a quarter of them (64 at least) of one address; beyond, 503. Some thirty "
+        "racks that boot together fit.",
     )
 
     # What it says of itself

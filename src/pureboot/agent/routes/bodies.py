@@ -12,6 +12,9 @@ from pureboot.wire.reading import read_json
 
 Body = TypeVar("Body", bound=BaseModel)
 
+# What machines send has a dozen.
+FORM_FIELDS = 100
+
 
 def read_limit(request: Request) -> int:
     """Rows of a page. Raises Malformed."""
@@ -24,13 +27,20 @@ def read_limit(request: Request) -> int:
 async def read_body(request: Request, kind: type[Body]) -> Body:
     raw = await request.body()
     if request.headers.get("Content-Type", "").startswith("application/x-www-form-urlencoded"):
-        parsed: object = dict(parse_qsl(raw.decode("utf-8", "replace"), keep_blank_values=True))
+        parsed: object = _form(raw)
     else:
         parsed = _json(raw)
     try:
         return kind.model_validate(parsed)
     except ValidationError as error:
         raise explain(error) from None
+
+
+def _form(raw: bytes) -> object:
+    try:
+        return dict(parse_qsl(raw.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=FORM_FIELDS))
+    except ValueError:
+        raise Malformed(f"The form has more than {FORM_FIELDS} fields.") from None
 
 
 def _json(raw: bytes) -> object:
