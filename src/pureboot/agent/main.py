@@ -354,7 +354,9 @@ async def run(settings: AgentSettings) -> None:
             where = ":".join(map(str, sock.getsockname()[:2]))
             log.info("site agent %s serves on %s", agent.identity.agent_id, where)
             settle_down()
-            await serve_http(agent.app, sock, stop=stop, max_connections=settings.max_connections)
+            most = settings.max_connections
+            # Generous: behind one address may be a whole LAN.
+            await serve_http(agent.app, sock, stop=stop, max_connections=most, max_per_address=max(64, most // 4))
         finally:
             await agent.tftp.stop()
             await agent.stop()
