@@ -12,6 +12,7 @@ from pureboot.tftp.served import Text
 from pureboot.tftp.transfer import (
     FIRST_WAIT,
     LIVELY,
+    LONGEST_SILENCE,
     LONGEST_WAIT,
     MAX_RESENDS,
     NOTHING,
@@ -293,6 +294,31 @@ def test_a_timeout_that_the_client_asks_for_bounds_the_wait() -> None:
         assert transfer.deadline - now <= 1.0
         now = transfer.deadline
         transfer.timed_out(now)
+
+
+@pytest.mark.parametrize("acked", [False, True], ids=["from the start", "in the middle"])
+def test_no_timeout_that_a_client_asks_for_makes_its_silence_hold_a_place_for_long(acked: bool) -> None:
+    transfer = transfer_of(content_of(600), (("timeout", "255"),))
+    transfer.start(0.0)
+    heard_at = 20.0 if acked else 0.0
+    if acked:
+        transfer.start(10.0)  # it asks again, and is there
+        transfer.received(ack(0), heard_at)
+    while transfer.outcome is Outcome.UNDER_WAY:
+        transfer.timed_out(transfer.deadline)
+    assert transfer.outcome is Outcome.SILENCE
+    assert 20 < transfer.deadline - heard_at <= LONGEST_SILENCE
+    assert transfer.resends < MAX_RESENDS
+
+
+def test_a_client_that_goes_on_asking_is_not_silent() -> None:
+    transfer = transfer_of(content_of(600), (("timeout", "255"),))
+    for asked in range(10):
+        now = asked * 0.9 * LONGEST_SILENCE
+        while transfer.deadline < now:
+            transfer.timed_out(transfer.deadline)
+        assert transfer.start(now)
+    assert transfer.outcome is Outcome.UNDER_WAY
 
 
 # A bad network

@@ -32,6 +32,8 @@ LONGEST_WAIT = 3.0
 # Times in a row that a datagram is sent again until the client counts as gone: some 20 to 30 s, as long as firmware
 # itself tries.
 MAX_RESENDS = 12
+# Seconds after which it counts as gone in any case: a `timeout` of 255 s, twelve times, would hold a place for an hour.
+LONGEST_SILENCE = 31.0
 
 # Seconds of silence after which a client that had its first block and repeats its request has begun anew: a boot ROM
 # whose machine lost its power asks from the same port again. A late copy of the request comes sooner.
@@ -74,7 +76,8 @@ class Agreed:
 def agree(options: Options, size: int) -> Agreed:
     """A smaller number than was asked for is a legal answer to `blksize` and `windowsize`.
 
-    `timeout` (whole seconds, RFC 2349) is taken as the longest wait; resending sooner harms nobody.
+    `timeout` (whole seconds, RFC 2349) is taken as the longest wait; resending sooner harms nobody. How often, and
+    until when, is not asked for.
     """
     asked = {name: number for name, value in options if (number := _number(value)) is not None}
     answer = {}
@@ -132,6 +135,7 @@ class Transfer:
         if self._acked >= self._first_answer:
             return NOTHING
         self._tries = min(self._in_flight, 1)  # a repeat proves that the client is there, and measures nothing
+        self.heard_at = now
         return self._send(now)
 
     def received(self, datagram: bytes, now: float) -> Datagrams:
@@ -154,7 +158,7 @@ class Transfer:
 
     def timed_out(self, now: float) -> Datagrams:
         """At `deadline` or later."""
-        if self._tries == MAX_RESENDS:
+        if self._tries == MAX_RESENDS or now >= self.heard_at + LONGEST_SILENCE:
             return self._end(Outcome.SILENCE, "No answer for too long.")
         self._tries += 1
         self.resends += 1
@@ -193,7 +197,7 @@ class Transfer:
     def _send(self, now: float) -> Datagrams:
         acked = self._acked
         self._sent_at = now
-        self.deadline = now + self._wait.seconds
+        self.deadline = min(now + self._wait.seconds, self.heard_at + LONGEST_SILENCE)
         if acked < 0:
             self._in_flight = 1
             return [packets.dump(OptionsAck(self._agreed.answer))]
