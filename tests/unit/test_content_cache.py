@@ -215,6 +215,31 @@ class TestEviction:
         await put(cache, root, KERNEL, b"new v2", KERNEL)
         assert names_in(cache) == ["images/a", KERNEL]
 
+    @pytest.mark.parametrize("keep", [(), (LOADER, "images/a")])
+    async def test_but_a_boot_loader_is_there_until_its_new_version_is(self, root: Path, keep: tuple[str, ...]):
+        cache = ContentCache(root, 10)
+        await put(cache, root, "images/a", b"aaaa")
+        await put(cache, root, LOADER, b"old v1")
+        async with cache.landing(LOADER, 6, keep=frozenset(keep)) as path:
+            assert names_in(cache) == ["images/a", LOADER]
+            path.write_bytes(b"new v2")
+            await cache.put(LOADER, path, digest_of(b"new v2"), keep=frozenset(keep))
+        assert names_in(cache) == ["images/a", LOADER]
+        assert cache.contains(LOADER, digest_of(b"new v2"))
+        assert cache.usage == 10
+
+    async def test_a_larger_one_makes_room_for_what_it_is_larger_by(self, root: Path):
+        cache = ContentCache(root, 10)
+        for name in ("images/a", "images/b"):
+            await put(cache, root, name, name[-2:].encode())
+        await put(cache, root, LOADER, b"old v1")
+        async with cache.landing(LOADER, 8):
+            assert names_in(cache) == ["images/b", LOADER]
+        with pytest.raises(StorageFull):
+            async with cache.landing(LOADER, 11):
+                pass
+        assert names_in(cache) == ["images/b", LOADER]
+
     async def test_bytes_that_land_have_their_room_reserved(self, root: Path):
         cache = ContentCache(root, 10)
         await put(cache, root, "images/a", b"aaa")

@@ -228,11 +228,17 @@ class ContentCache:
 
     def _make_room(self, name: str, source: Path, size: int, keep: frozenset[str]) -> None:
         """Evicts nothing unless `size` more bytes then fit. What was not landed whole goes first, then the version of
-        `name` that they replace."""
+        `name` that they replace. A boot loader's stays until they are in the index, beyond the limit if need be: it
+        boots machines, and the line may be cut before they are here."""
         reserved = sum(room for path, room in list(self._reserved.items()) if path != source)
         excess = self.usage + reserved + size - self.max_bytes
+        if category_of(name) is ContentCategory.BOOTLOADERS:
+            excess -= sum(entry.file.size for entry in self._snapshot() if entry.file.name == name)
+            keep = keep | {name}
+        else:
+            keep = keep - {name}
         excess += self._give_up_parts(excess)
-        victims, freed = self._victims(name, keep - {name}, excess)
+        victims, freed = self._victims(name, keep, excess)
         if freed < excess:
             raise StorageFull(
                 f"{name} ({size} bytes) does not fit into the cache: its limit is {self.max_bytes} bytes, "
