@@ -226,6 +226,25 @@ class TestCuts:
         assert source.asked == [(KERNEL, 0), (KERNEL, 70_000)]
         assert list((root / "landing").iterdir()) == []
 
+    async def test_what_has_come_is_nobody_elses_while_it_waits_to_go_on(self, root: Path, source, wanted):
+        cache = ContentCache(root, len(FILES[KERNEL]) + 100)
+        waits, go_on = asyncio.Event(), asyncio.Event()
+
+        async def wait(_: float) -> None:
+            waits.set()
+            await go_on.wait()
+
+        source.cut_after, source.cuts = 70_000, 1
+        async with aclosing(ContentFetcher(cache, source, wanted=wanted.get, sleep=wait)) as fetcher:
+            asker = asyncio.create_task(fetcher.fetch(KERNEL))
+            await waits.wait()
+            with pytest.raises(StorageFull):
+                async with cache.landing(INITRD, 101):
+                    pass
+            go_on.set()
+            assert (await asker).path.read_bytes() == FILES[KERNEL]
+        assert source.asked == [(KERNEL, 0), (KERNEL, 70_000)]
+
     async def test_a_central_that_is_gone_after_a_cut_is_told_at_once_and_the_part_stays(self, fetcher, source, root):
         source.cut_after = 0
         with pytest.raises(CentralUnavailable):

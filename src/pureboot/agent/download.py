@@ -5,11 +5,11 @@ import logging
 import random
 from asyncio import to_thread
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from io import BufferedWriter
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from pureboot.agent.bandwidth import Bandwidth
 from pureboot.agent.cache.content_cache import ContentCache
@@ -69,34 +69,35 @@ class Download:
         A cut is mended while central is there and each try gets further. Raises what central refuses with,
         CentralUnavailable, TimeoutError after silence, Invalid for wrong bytes, StorageFull, OSError.
         """
-        cuts = 0
-        while True:
-            if begun_at := self.cache.landed(landing.name, landing.digest):
-                log.info("a download goes on at byte %d of %d: %s", begun_at, landing.size, landing.name)
-            try:
-                return await self._try(landing, begun_at, urgency, keep)
-            except CentralUnavailable:
-                cuts += 1
-                if cuts > MENDED_CUTS or self.cache.landed(landing.name, landing.digest) <= begun_at:
-                    raise
-            await self.sleep(BACKOFF.delay(cuts, random.random()))
-
-    async def _try(self, landing: Landing, offset: int, urgency: Urgency, keep: frozenset[str]) -> CachedFile:
         name, size, digest = landing.name, landing.size, landing.digest
-        if 0 < size <= offset:
-            async with self.cache.landing(name, size, digest=digest, keep=keep) as path:
-                landing.begin(path, offset)
-                return await self.cache.put(name, path, digest, keep=keep)
+        async with _Place(self.cache.landing(name, size, digest=digest, keep=keep)) as place:
+            cuts = 0
+            while True:
+                if begun_at := self.cache.landed(name, digest):
+                    log.info("a download goes on at byte %d of %d: %s", begun_at, size, name)
+                try:
+                    path = await self._try(landing, begun_at, urgency, place)
+                    return await self.cache.put(name, path, digest, keep=keep)
+                except CentralUnavailable:
+                    cuts += 1
+                    if cuts > MENDED_CUTS or self.cache.landed(name, digest) <= begun_at:
+                        raise
+                await self.sleep(BACKOFF.delay(cuts, random.random()))
+
+    async def _try(self, landing: Landing, offset: int, urgency: Urgency, place: "_Place") -> Path:
+        if 0 < landing.size <= offset:
+            landing.begin(path := await place.take(), offset)
+            return path
         async with (
             asyncio.timeout(self.patience) as deadline,
-            self.source.download(name, offset) as chunks,
-            # Central answers; only now does other content have to make room.
-            self.cache.landing(name, size, digest=digest, keep=keep) as path,
+            self.source.download(landing.name, offset) as chunks,
         ):
+            # Central answers; only now does other content have to make room.
+            path = await place.take()
             async with _appending(path) as file:
                 landing.begin(path, offset)
                 await self._write(file, landing, offset, chunks, urgency, deadline)
-            return await self.cache.put(name, path, digest, keep=keep)
+        return path
 
     async def _write(
         self,
@@ -120,6 +121,27 @@ class Download:
         deadline.reschedule(None)
         if written < landing.size:
             raise Invalid(f"the transfer ended {landing.size - written} bytes early.")
+
+
+class _Place:
+    """Where a download lands. Once taken it is held to the end, between two tries too: what has come by then, and
+    the room for the rest, are nobody else's."""
+
+    def __init__(self, landing: AbstractAsyncContextManager[Path]) -> None:
+        self._landing, self._held = landing, AsyncExitStack()
+        self._path: Path | None = None
+
+    async def take(self) -> Path:
+        """Raises StorageFull."""
+        if self._path is None:
+            self._path = await self._held.enter_async_context(self._landing)
+        return self._path
+
+    async def __aenter__(self) -> "_Place":
+        return self
+
+    async def __aexit__(self, *error: Any) -> None:
+        await self._held.__aexit__(*error)
 
 
 @asynccontextmanager
