@@ -1,12 +1,16 @@
 """Content of a whole agent beside a real central: what is rotten comes again, and what a person may do."""
 
 import os
+from pathlib import Path
 
 import httpx2
 import pytest
 
-from tests.support.agent import RunningAgent
+from tests.support.agent import RunningAgent, init, running_agent
 from tests.support.central import RunningCentral
+from tests.support.disk import small_disk
+from tests.support.machines import MAC, import_node
+from tests.support.wan import Wan
 
 LOADER, TOOL = "bootloaders/undionly.kpxe", "images/tools/memtest"
 CONTENT = b"content " * 1000
@@ -84,3 +88,42 @@ async def test_machines_may_do_none_of_it(holding: RunningAgent, method: str, pa
     answer: httpx2.Response = await holding.machine.request(method, f"/api/v1/agent/cache{path}")
     assert answer.status_code == 401
     assert held(holding) == [LOADER, TOOL]
+
+
+class Counting(httpx2.AsyncBaseTransport):
+    """Central, and the content that it was asked for."""
+
+    def __init__(self, central: httpx2.AsyncBaseTransport) -> None:
+        self._central = central
+        self.asked: list[str] = []
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        if request.url.path.startswith("/api/v1/content/"):
+            self.asked.append(request.url.path)
+        return await self._central.handle_async_request(request)
+
+
+async def test_a_mirror_larger_than_the_disk_leaves_room_for_reports_and_is_not_fetched_again_and_again(
+    central: RunningCentral, tmp_path: Path
+) -> None:
+    await central.new_site("attic", cache_policy="mirror")
+    await import_node(central, MAC, state="active")
+    for number in range(12):
+        content = bytes([number]) * 6 * 1024**2
+        assert (await central.admin.put(f"/api/v1/content/images/{number}", content=content)).is_success
+    far = Counting(central.transport())
+    with small_disk(tmp_path / "disk", "64m") as disk:
+        await init(central, "attic", disk / "agent")
+        async with running_agent(disk / "agent", Wan(far)) as site:
+            await site.synced()
+            await site.until(lambda: len(held(site)) == 9, "filled")
+            await site.agent.sync.fetch_needed()
+            asked = list(far.asked)
+            assert len(asked) == len(held(site)) == 9
+            assert (await site.agent.sync.fetch_needed())[0] == 0
+            assert await site.agent.sync.tidy_content() == ()
+            assert far.asked == asked
+            for _ in range(20):
+                answer = await site.machine.post("/api/v1/report", json={"mac": MAC, "event": "hello"})
+                assert answer.status_code == 200, answer.text
+            assert any("no room in its cache. Free disk space" in text for text in (await site.health())["problems"])

@@ -181,6 +181,11 @@ def test_the_floor_of_a_small_disk_is_a_part_of_it() -> None:
     assert replace(bounds, space=lambda _: Space(1000 * MIB, 49 * MIB)).below_floor(Path("agent.db"))
 
 
+def test_what_is_spare_is_beyond_the_floor_or_so_many_times_it() -> None:
+    bounds = Bounds(space=lambda _: Space(total=1000 * MIB, free=120 * MIB))
+    assert [bounds.spare(Path("agent.db"), floors) / MIB for floors in (0, 1, 2, 3)] == [120, 70, 20, -30]
+
+
 async def test_a_person_is_told_before_it_is_full(tmp_path: Path) -> None:
     async with queue_of(tmp_path, max_items=20) as queue:
         await fill(queue, 15)

@@ -297,6 +297,79 @@ class TestEviction:
         assert set(names_in(assert_sound(root))) == set(names_in(cache))
 
 
+class Disk:
+    """Of 1000 bytes with a floor of 50, as the cache sees it: what lies in `root`, and what others take."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.taken = root, 0
+
+    def spare(self, floors: float) -> float:
+        held = sum(path.stat().st_size for path in self.root.rglob("*") if path.is_file() and path.suffix != ".json")
+        return 1000 - self.taken - held - 50 * floors
+
+
+class TestTheDisk:
+    """It is smaller than the limit."""
+
+    @pytest.fixture
+    def disk(self, root: Path) -> Disk:
+        return Disk(root)
+
+    @pytest.fixture
+    def cache(self, root: Path, disk: Disk) -> ContentCache:
+        return ContentCache(root, ROOM, spare=disk.spare)
+
+    async def test_content_leaves_twice_the_floor_free_for_reports(self, cache, root, disk: Disk):
+        async with cache.landing("images/a", 900) as path:
+            path.write_bytes(bytes(900))
+            await cache.put("images/a", path, digest_of(bytes(900)))
+        assert (disk.spare(2), cache.max_bytes) == (0, 900)
+        with pytest.raises(StorageFull) as caught:
+            async with cache.landing("images/b", 1, keep=frozenset({"images/a"})):
+                pass
+        assert caught.value.hint.startswith("Free disk space")
+
+    async def test_what_is_on_its_way_has_its_room(self, cache, root, disk: Disk):
+        async with cache.landing("images/a", 500) as path:
+            path.write_bytes(bytes(200))
+            assert cache.max_bytes == 900
+            async with cache.landing("images/b", 400):
+                with pytest.raises(StorageFull):
+                    cache.check_room("images/c", 1, digest=digest_of(b"c"))
+
+    async def test_whether_there_is_room_is_known_before_anything_comes(self, cache, root, disk: Disk):
+        await put(cache, root, "images/a", bytes(500))
+        cache.check_room("images/b", 900, digest=digest_of(b"b"))
+        with pytest.raises(StorageFull):
+            cache.check_room("images/b", 901, digest=digest_of(b"b"))
+        with pytest.raises(StorageFull):
+            cache.check_room("images/b", 401, digest=digest_of(b"b"), keep=frozenset({"images/a"}))
+        assert names_in(cache) == ["images/a"]
+
+    async def test_it_shrinks_where_others_fill_the_disk_and_does_not_for_a_little(self, cache, root, disk: Disk):
+        for name in ("images/a", "images/b", LOADER):
+            await put(cache, root, name, name.encode() * 20)
+
+        async def gone(taken: int) -> list[str]:
+            disk.taken = taken
+            ever, stays = lambda _: float("inf"), frozenset({LOADER})
+            return list(await cache.expire(ever, keep=frozenset({"images/b"}), must_stay=stays))
+
+        free = 1000 - cache.usage
+        assert await gone(free - 75) == []
+        assert await gone(free - 74) == ["images/a"]
+        assert await gone(free + 100) == ["images/b"]
+        assert await gone(2 * free) == []
+        assert names_in(cache) == [LOADER]
+
+    async def test_what_has_come_is_not_thrown_away_for_a_little_that_others_took(self, cache, root, disk: Disk):
+        async with cache.landing("images/a", 900) as path:
+            path.write_bytes(bytes(900))
+            disk.taken = 25
+            await cache.put("images/a", path, digest_of(bytes(900)))
+        assert names_in(cache) == ["images/a"]
+
+
 class TestDamage:
     @pytest.fixture
     async def kernel(self, cache: ContentCache, root: Path) -> Path:

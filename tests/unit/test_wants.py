@@ -146,7 +146,9 @@ async def test_a_mirror_that_does_not_fit_holds_what_is_wanted_most_and_does_not
     async with rounds(parts, tmp_path, room) as site:
         assert await site.sync.fetch_needed() == (3, (MATCHED, OTHER))
         assert site.sync.problem.startswith("2 files")
+        assert "Raise the limit of the agent's cache" in site.sync.problem
         assert await site.sync.fetch_needed() == (0, (MATCHED, OTHER))
+        assert [name for name, _ in site.source.asked] == [LOADER, APPROVED, ASSIGNED]
         assert site.held == sorted([LOADER, APPROVED, ASSIGNED])
 
 

@@ -103,8 +103,12 @@ class Bounds:
         return ""
 
     def below_floor(self, path: Path) -> bool:
+        return self.spare(path) < 0
+
+    def spare(self, path: Path, floors: float = 1) -> float:
+        """Free bytes of the disk that holds the file, beyond its floor or so many times that."""
         space = self.space(path)
-        return space.free < min(self.disk_floor, FLOOR_SHARE * space.total)
+        return space.free - floors * min(self.disk_floor, FLOOR_SHARE * space.total)
 
 
 def _matters(item_type: str, payload: dict[str, Any]) -> bool:

@@ -70,6 +70,7 @@ class Download:
         CentralUnavailable, TimeoutError after silence, Invalid for wrong bytes, StorageFull, OSError.
         """
         name, size, digest = landing.name, landing.size, landing.digest
+        self.cache.check_room(name, size, digest=digest, keep=keep)  # or it would be asked for in vain
         async with _Place(self.cache.landing(name, size, digest=digest, keep=keep)) as place:
             cuts = 0
             while True:

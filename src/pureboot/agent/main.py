@@ -103,7 +103,13 @@ class SiteAgent:
         )
         self.conflict_detector = ConflictDetector(self.state_cache, table=conflicts, decide=self.journal.decide)
         wants = Wants(self.site, self.state_cache)
-        self.content_cache = ContentCache(settings.data_dir / "cache", settings.cache_max_bytes, room=wants.room)
+        folder = settings.data_dir / "cache"
+        self.content_cache = ContentCache(
+            folder,
+            settings.cache_max_bytes,
+            room=wants.room,
+            spare=lambda floors: bounds.spare(folder / "index", floors),
+        )
 
         self.connectivity = ConnectivityMonitor(
             central_url,

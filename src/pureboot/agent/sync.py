@@ -131,7 +131,7 @@ class CacheSyncService:
         that fails does not keep the next from being fetched; none makes room at the cost of one that is wanted more."""
         names = self._wants.ahead() if everything else self._wants.pressing()
         names = list(dict.fromkeys([*names, *self.lost]))
-        fetched, missing, too_large = 0, [], 0
+        fetched, missing, full = 0, [], list[StorageFull]()
         for place, name in enumerate(names):
             if not self._fetcher.missing([name]):
                 self.lost.discard(name)
@@ -145,10 +145,11 @@ class CacheSyncService:
                 if isinstance(error, NotFound):
                     self.lost.discard(name)
                 missing.append(name)
-                too_large += isinstance(error, StorageFull)
+                if isinstance(error, StorageFull):
+                    full.append(error)
                 if isinstance(error, CentralUnavailable):
                     break
-        self.problem = f"{too_large} files that this site wants have no room in its cache." if too_large else ""
+        self.problem = _no_room(full)
         return fetched, tuple(missing)
 
     async def tidy_content(self) -> tuple[str, ...]:
@@ -235,6 +236,11 @@ class CacheSyncService:
             self._compare_due = True
             self._wake.set()
             self._content_due.set()
+
+
+def _no_room(full: list[StorageFull]) -> str:
+    """Empty, where there is room."""
+    return f"{len(full)} files that this site wants have no room in its cache. {full[-1].hint}" if full else ""
 
 
 def _now() -> datetime:

@@ -156,7 +156,7 @@ class AgentSettings(Settings):
         default=50 * GIB,
         ge=0,
         description="Bytes of content kept on disk; 50 GiB hold a dozen installers. Where the site's own limit "
-        "(`cache_max_size_gb`) is smaller, that counts.",
+        "(`cache_max_size_gb`) is smaller, that counts; and in any case content leaves twice the disk's floor free.",
     )
     sync_schedule: str = Field(
         default="",

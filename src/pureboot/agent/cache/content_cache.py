@@ -43,11 +43,15 @@ log = logging.getLogger(__name__)
 
 # Seconds after which a use of what is used all the time is noted again.
 NOTED_WITHIN = 3600.0
+# Times the disk's floor that stay free when a file begins to come in, and below which files go again: below the floor
+# itself no report is taken. Whatever else the disk holds may change in between, and no file comes and goes for it.
+LEFT_FREE, GIVEN_BACK = 2.0, 1.5
 
 
 class ContentCache:
-    """Open at birth. `max_bytes`, and what `room` says at the time, bound the bytes held and those landing. One cache a
-    folder, in one event loop."""
+    """Open at birth. `max_bytes`, and what `room` says at the time, bound the bytes held and those landing; so does the
+    disk, of which `spare` says how many bytes are free beyond so many times its floor. One cache a folder, in one event
+    loop."""
 
     def __init__(
         self,
@@ -55,9 +59,10 @@ class ContentCache:
         max_bytes: int,
         *,
         room: Callable[[], float] = lambda: math.inf,
+        spare: Callable[[float], float] = lambda _: math.inf,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._max_bytes, self._room, self._now = max_bytes, room, now
+        self._max_bytes, self._room, self._spare, self._now = max_bytes, room, spare, now
         self.hits = 0
         self.misses = 0
         self._root = root
@@ -72,7 +77,7 @@ class ContentCache:
 
     @property
     def max_bytes(self) -> float:
-        return min(self._max_bytes, self._room())
+        return self._limit(LEFT_FREE)
 
     @property
     def usage(self) -> int:
@@ -127,6 +132,10 @@ class ContentCache:
             if not stays or not size_of(path):
                 await to_thread(remove_file, path)
 
+    def check_room(self, name: str, size: int, *, digest: str, keep: frozenset[str] = frozenset()) -> None:
+        """Raises StorageFull where `landing` would, and evicts nothing."""
+        self._victims_for(name, size, keep, self._excess(name, self._parts.path(name, digest), size))
+
     def landed(self, name: str, digest: str) -> int:
         """Bytes that are here of a version that was not landed whole. Costs one stat."""
         return size_of(self._parts.path(name, digest))
@@ -156,6 +165,11 @@ class ContentCache:
         """Evicts what was last used longer ago than its category's `age` in seconds and is not in `keep`; then, while
         there is more than the limit, what is not in `must_stay`. Names of what went."""
         return await to_thread(self._expire, age, keep, must_stay)
+
+    def _limit(self, floors: float) -> float:
+        """With so many times the disk's floor left free."""
+        on_disk = self.usage + self._parts.usage() + self._spare(floors)
+        return max(0, min(self._max_bytes, self._room(), on_disk))
 
     def _snapshot(self) -> list[Entry]:
         with self._memory:
@@ -207,7 +221,7 @@ class ContentCache:
             if held := next((other for other in self._snapshot() if other.file.path == path), None):
                 entry = Entry(entry.file, held.mtime_ns)
             else:
-                self._make_room(name, source, entry.file.size, keep)
+                self._make_room(name, source, entry.file.size, keep, floors=GIVEN_BACK)
                 move(source, path)
             self._index.write(entry)
         except OSError:
@@ -226,29 +240,40 @@ class ContentCache:
                 if path in self._reserved:  # else whoever waited for it has gone
                     self._reserved[path] = size
 
-    def _make_room(self, name: str, source: Path, size: int, keep: frozenset[str]) -> None:
-        """Evicts nothing unless `size` more bytes then fit. What was not landed whole goes first, then the version of
-        `name` that they replace. A boot loader's stays until they are in the index, beyond the limit if need be: it
-        boots machines, and the line may be cut before they are here."""
-        reserved = sum(room for path, room in list(self._reserved.items()) if path != source)
-        excess = self.usage + reserved + size - self.max_bytes
-        if category_of(name) is ContentCategory.BOOTLOADERS:
-            excess -= sum(entry.file.size for entry in self._snapshot() if entry.file.name == name)
-            keep = keep | {name}
-        else:
-            keep = keep - {name}
+    def _make_room(
+        self, name: str, source: Path, size: int, keep: frozenset[str], *, floors: float = LEFT_FREE
+    ) -> None:
+        """Evicts nothing unless `size` more bytes then fit. What was not landed whole goes first."""
+        excess = self._excess(name, source, size, floors)
         excess += self._give_up_parts(excess)
-        victims, freed = self._victims(name, keep, excess)
-        if freed < excess:
-            raise StorageFull(
-                f"{name} ({size} bytes) does not fit into the cache: its limit is {self.max_bytes} bytes, "
-                f"and {excess - freed} too many are taken by content that must stay.",
-                hint="Raise the limit of the agent's cache; boots go on with what it holds.",
-                retry_after=60,
-            )
-        for victim in victims:
+        for victim in self._victims_for(name, size, keep, excess):
             log.info("cached content makes room: %s", victim.file.name)
             self._drop(victim)
+
+    def _excess(self, name: str, source: Path, size: int, floors: float = LEFT_FREE) -> float:
+        """Bytes beyond the limit with `size` more, and without the old version of a boot loader, which goes once the
+        new one is here."""
+        reserved = sum(room for path, room in list(self._reserved.items()) if path != source)
+        old = sum(entry.file.size for entry in self._snapshot() if entry.file.name == name and _outlives(name))
+        return self.usage + reserved + size - old - self._limit(floors)
+
+    def _victims_for(self, name: str, size: int, keep: frozenset[str], excess: float) -> list[Entry]:
+        """What has to go for a new version of `name`: first the one that it replaces. Raises StorageFull."""
+        victims, freed = self._victims(name, keep | {name} if _outlives(name) else keep - {name}, excess)
+        if freed < excess:
+            raise StorageFull(
+                f"{name} ({size} bytes) does not fit into the cache: {excess - freed:.0f} bytes are too many beside "
+                "what must stay and what is on its way.",
+                hint=f"{self._way_out()}; boots go on with what the cache holds.",
+                retry_after=60,
+            )
+        return victims
+
+    def _way_out(self) -> str:
+        limit = min(self._max_bytes, self._room())
+        if self.max_bytes < limit:
+            return f"Free disk space: reports need some, and leave {self.max_bytes:.0f} bytes for content"
+        return f"Raise the limit of the agent's cache, {limit:.0f} bytes"
 
     def _give_up_parts(self, excess: float) -> int:
         """Removes as many as the excess asks for. Bytes of those that stay."""
@@ -300,7 +325,7 @@ class ContentCache:
                 if name not in keep and self._now() - self._index.used_at(name) > age(category_of(name)):
                     log.info("cached content was not used for long and goes: %s", name)
                     self._drop(entry)
-            for entry in self._victims("", must_stay, self.usage - self.max_bytes)[0]:
+            for entry in self._victims("", must_stay, self.usage - self._limit(GIVEN_BACK))[0]:
                 log.info("cached content is beyond the limit and goes: %s", entry.file.name)
                 self._drop(entry)
             return tuple(sorted(before - {entry.file.name for entry in self._snapshot()}))
@@ -328,6 +353,12 @@ class ContentCache:
     def _remove_unreferenced(self, path: Path) -> None:
         if all(entry.file.path != path for entry in self._snapshot()):
             remove_file(path)
+
+
+def _outlives(name: str) -> bool:
+    """Whether a file is of use until its next version is here. Boot loaders boot machines all the same, and the line
+    may be cut meanwhile; for their size the cache may be beyond its limit for so long."""
+    return category_of(name) is ContentCategory.BOOTLOADERS
 
 
 def _verified(source: Path, name: str, digest: str) -> os.stat_result:

@@ -23,6 +23,10 @@ class Parts:
         parts = [path for path in self._folder.glob(f"*{SUFFIX}") if path not in landing]
         return {path: size_of(path) for path in parts}
 
+    def usage(self) -> int:
+        """Bytes of all that is on its way in."""
+        return sum(size_of(path) for path in self._folder.iterdir())
+
     def forget(self, wanted: Collection[Path], landing: Collection[Path]) -> None:
         for path in self.idle(landing):
             if path not in wanted:
