@@ -132,6 +132,27 @@ async def test_what_presses_is_fetched_without_the_rest(parts: Parts, tmp_path: 
         assert site.held == sorted([LOADER, APPROVED])
 
 
+async def test_an_install_approved_while_a_mirror_fills_is_next(parts: Parts, tmp_path: Path, monkeypatch):
+    await has_policy(parts, "mirror")
+    newer = FILES[LOADER] * 2
+    async with rounds(parts, tmp_path) as site:
+        download = site.source.download
+
+        @asynccontextmanager
+        async def meanwhile(name: str, offset: int = 0) -> AsyncIterator[AsyncIterator[bytes]]:
+            if name == ASSIGNED:
+                await has_content(parts, {LOADER: newer})
+                await has_workflow(parts, "tools", OTHER)
+                await parts.knows("n2", OTHER_MAC, state="pending", workflow_id="tools", version=9)
+            async with download(name, offset) as chunks:
+                yield chunks
+
+        monkeypatch.setattr(site.source, "download", meanwhile)
+        site.source.files |= {LOADER: newer, MATCHED: b"of another digest"}
+        assert await site.sync.fetch_needed() == (4, (MATCHED,))
+        assert [name for name, _ in site.source.asked] == [LOADER, APPROVED, ASSIGNED, LOADER, OTHER, MATCHED]
+
+
 async def test_what_no_policy_asks_for_can_still_be_had(parts: Parts, tmp_path: Path):
     await has_policy(parts, "minimal")
     async with rounds(parts, tmp_path) as site:

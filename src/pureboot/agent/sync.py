@@ -128,29 +128,43 @@ class CacheSyncService:
 
     async def fetch_needed(self, *, everything: bool = True) -> tuple[int, tuple[str, ...]]:
         """Files fetched now, and those still missing: all that the site's policy asks for, or what presses only. A file
-        that fails does not keep the next from being fetched; none makes room at the cost of one that is wanted more."""
-        names = self._wants.ahead() if everything else self._wants.pressing()
-        names = list(dict.fromkeys([*names, *self.lost]))
-        fetched, missing, full = 0, [], list[StorageFull]()
-        for place, name in enumerate(names):
-            if not self._fetcher.missing([name]):
-                self.lost.discard(name)
-                continue
+        that fails does not keep the next from being fetched; none makes room at the cost of one that is wanted more.
+        What is wanted most is asked anew after each file: an install may have been approved meanwhile."""
+        fetched = 0
+        failed: dict[str, PureBootError] = {}
+        looked_at: set[tuple[str, str]] = set()
+        while found := self._next(everything, looked_at):
+            name, wanted_more = found
             try:
-                await self._fetcher.fetch(name, keep=names[:place])
+                await self._fetcher.fetch(name, keep=wanted_more)
                 fetched += 1
+                failed.pop(name, None)
                 self.lost.discard(name)
             except PureBootError as error:
                 log.warning("content %s could not be fetched: %s", name, error.message)
                 if isinstance(error, NotFound):
                     self.lost.discard(name)
-                missing.append(name)
-                if isinstance(error, StorageFull):
-                    full.append(error)
+                failed[name] = error
                 if isinstance(error, CentralUnavailable):
                     break
-        self.problem = _no_room(full)
-        return fetched, tuple(missing)
+        self.problem = _no_room([error for error in failed.values() if isinstance(error, StorageFull)])
+        return fetched, tuple(failed)
+
+    def _next(self, everything: bool, looked_at: set[tuple[str, str]]) -> tuple[str, list[str]] | None:
+        """What is wanted most of what is not here, and the names that are wanted more; None: there is no more. Each
+        version of a file is looked at once."""
+        wanted = self._wants.ahead() if everything else self._wants.pressing()
+        names = list(dict.fromkeys([*wanted, *self.lost]))
+        for place, name in enumerate(names):
+            document = self._site.content(name)
+            version = name, document.digest if document else ""
+            if version in looked_at:
+                continue
+            looked_at.add(version)
+            if self._fetcher.missing([name]):
+                return name, names[:place]
+            self.lost.discard(name)
+        return None
 
     async def tidy_content(self) -> tuple[str, ...]:
         """Removes what nobody wants: files that lay unused beyond the age of their category, and parts of versions that
