@@ -93,7 +93,7 @@ MUTATIONS = (
     ),
     Mutation(
         "only what was taken beyond a plain answer goes before it is kept",
-        (Edit("agent/queue_processor.py", " and is_plain(answer, batch.generation)):", "):"),),
+        (Edit("agent/queue_processor.py", " and is_plain(answer, batch.generation)\n", "\n"),),
     ),
     Mutation(
         "an answer that the feed has overtaken brings no node back",

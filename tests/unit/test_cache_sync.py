@@ -96,6 +96,27 @@ async def test_what_the_site_has_to_say_goes_before_it_listens(parts: Parts, tmp
     assert central.effects == [event.queue_id]
 
 
+async def test_the_feed_is_read_however_much_there_is_to_say(parts: Parts, tmp_path: Path) -> None:
+    """Many machines install, and each push takes long enough for their next reports."""
+
+    class Busy(FakeCentral):
+        async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+            if request.url.path.endswith("/push"):
+                await parts.journal.record("n1", NodeEvent("n1", "more"))
+            return await super().handle_async_request(request)
+
+    central = Busy()
+    await parts.knows()
+    central.add("n1", MAC, NodeState.INSTALLED)
+    await parts.journal.record("n1", NodeEvent("n1", "first"))
+    async with linked(parts, central) as link, following(parts, link, tmp_path, feed := Feed(page())) as sync:
+        await link.connectivity.check_connectivity()
+        async with asyncio.timeout(60):
+            await sync.sync_once()
+    assert (len(feed.asked), len(central.batches)) == (1, 1)
+    assert parts.queue.pending_count == 1
+
+
 async def test_an_item_that_has_to_wait_does_not_make_the_feed_spin(parts: Parts, tmp_path: Path) -> None:
     """The comparison of both sides is due and waits for the outbox; central is asked once, and then left to answer."""
     central = FakeCentral()

@@ -597,7 +597,82 @@ async def test_a_conflict_central_no_longer_knows_lets_its_node_go(parts: Parts)
     assert parts.conflicts.pending_count == 0
 
 
+async def test_a_conflict_is_of_its_node_also_where_the_feed_tells_of_that_later(parts: Parts) -> None:
+    """A new file, or one that was set aside: the node was changed at central after it was disputed."""
+    await parts.hears(conflict_document("c1", "n1", local_attempt=0))
+    await parts.knows(state=S.PENDING)
+    node = parts.node()
+    assert (node.conflict_id, node.state, node.base) == ("c1", S.ACTIVE, Stage(S.PENDING))
+
+
+async def test_a_conflict_finds_its_node_where_that_is_renamed_later(parts: Parts) -> None:
+    local = (await parts.journal.register(HERE, facts={})).node.node_id
+    await parts.hears(conflict_document("c1", "n1", local_attempt=0))
+    await parts.reads(page(FeedItem(pos=3, type="alias", op="upsert", id=local, doc={"node_id": "n1"})))
+    assert parts.node("n1").conflict_id == "c1"
+
+
+async def test_an_answer_disputes_a_node_whose_row_was_lost_with_a_damaged_file(parts: Parts) -> None:
+    await parts.knows(state=S.INSTALLED)
+    item = await moves(parts, S.ACTIVE)
+    await parts.database.store.write(lambda tx: parts.cache.forget(tx, "n1"))
+    theirs = node_document("n1", MAC, state=S.REPROVISION, version=2, state_rev=2)
+    document = conflict_document("c1", "n1", local_attempt=0, local_chain=[item])
+    await settle(parts, answer(said(Outcome.CONFLICT, item, conflict_id="c1"), nodes=[theirs], conflicts=[document]))
+    assert (parts.node().conflict_id, parts.node().state) == ("c1", S.ACTIVE)
+
+
+async def test_an_alias_brings_what_is_not_delivered_of_the_node_with_it(parts: Parts) -> None:
+    local = (await parts.journal.register(HERE, facts={})).node.node_id
+    await parts.has_autonomy(Autonomy.FULL)
+    await parts.journal.decree(local, S.PENDING, comment="", person="Ada")
+    await parts.knows("n1", OTHER_MAC, state=S.DISCOVERED)
+    await parts.reads(page(FeedItem(pos=3, type="alias", op="upsert", id=local, doc={"node_id": "n1"})))
+    assert parts.node("n1").state is S.PENDING
+
+
 # The feed and the answer to a push overtake each other
+
+
+@pytest.mark.parametrize("first_start", [True, False])
+async def test_what_an_answer_brings_while_a_pass_is_asked_for_is_not_swept_away(
+    parts: Parts, first_start: bool
+) -> None:
+    if not first_start:
+        await parts.knows("n2", OTHER_MAC)
+        await start_over(parts)
+    since = parts.site.position
+    accepted = await parts.journal.register(HERE, facts={})
+    items, id = offered(parts), accepted.node.node_id
+    await parts.journal.record(id, NodeEvent(id, "e"))
+    made = node_document(id, MAC)
+    await settle(parts, answer(said(Outcome.APPLIED, str(accepted.queue_id), canonical_id=id), nodes=[made]), items)
+    await start_over(parts)  # once more, before the first page is here
+    assert await parts.reads(page(next="3.0"), since)
+    assert [(node.node_id, node.gone) for node in parts.cache.nodes()] == [(id, False)]
+
+
+async def test_a_conflict_that_an_answer_opens_while_a_pass_is_asked_for_stands(parts: Parts) -> None:
+    await parts.knows(state=S.INSTALLED)
+    await start_over(parts)
+    since = parts.site.position
+    await pending_conflict(parts)
+    await parts.reads(page(node_item("n1", MAC, state=S.INSTALLED), next="3.0"), since)
+    assert (parts.node().conflict_id, parts.node().state) == ("c1", S.ACTIVE)
+
+
+@pytest.mark.parametrize("by", ["feed", "answer"])
+async def test_what_a_pass_did_not_meet_is_back_once_central_tells_of_it(parts: Parts, by: str) -> None:
+    await parts.knows("n1", MAC)
+    await parts.journal.record("n1", NodeEvent("n1", "e"))
+    await start_over(parts)
+    await parts.reads(page(next="4.0"))
+    assert parts.node().gone
+    if by == "feed":
+        await parts.knows("n1", MAC)
+    else:
+        await settle(parts, answer(nodes=[node_document("n1", MAC)]))
+    assert not parts.node().gone
 
 
 async def test_a_page_that_was_asked_for_before_a_pass_began_is_not_its_first(parts: Parts) -> None:

@@ -240,6 +240,19 @@ async def test_an_item_that_never_got_through_stops_its_own_lane_and_no_other(qu
     assert ids(queue) == ["b1", "a2", "b2"]
 
 
+async def test_what_stands_before_an_item_that_never_got_through_goes(queue: SyncQueue, clock: SiteClock) -> None:
+    """It came back for a central that was restored, or its lane was joined to that one."""
+    for id, lane in [("a1", "a"), ("b1", "b"), ("b2", "b"), ("a2", "a")]:
+        await queue.enqueue(item(id, lane=lane))
+    await queue.mark_failed("b1", "poison")
+    await postpone(queue, "a2", 10)
+    await queue.database.store.write(lambda tx: queue.rename_lane(tx, "a", "b"))
+    assert ids(queue) == ["a1"]
+    clock.advance(11)
+    assert ids(queue) == ["a1"]
+    assert queue.database.store.read_now(queue.next_due) is None
+
+
 async def test_a_rejected_item_stays_to_be_seen_and_stops_nothing(queue: SyncQueue) -> None:
     await queue.enqueue(item("a1"))
     await queue.enqueue(item("a2"))

@@ -13,12 +13,13 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Batch:
-    """Items in order, and when they were taken: in which of central's generations, and at what time (in seconds, on
-    the boot-time clock), which is when their ages held."""
+    """Items in order, and when they were taken: in which of central's generations, at what time (in seconds, on the
+    boot-time clock), which is when their ages held, and what the `newest` place in line was."""
 
     items: list[PushItem]
     generation: int
     taken_at: float
+    newest: int
 
     def aged(self, now: float) -> list[PushItem]:
         """With their ages as of now."""

@@ -62,6 +62,8 @@ class ConflictTable:
             return False
         conflict = Conflict.model_validate(document, from_attributes=True)
         self._put(tx, conflict, node_id=document.node_id, preview=False, version=document.version)
+        values = [document.model_dump_json(), document.id]
+        tx.execute("UPDATE conflict SET document = ? WHERE id = ?", values)
         # What central has found replaces what the site suspected of the same node.
         tx.execute("DELETE FROM conflict WHERE preview = 1 AND node_mac = ?", [document.node_mac])
         self._recount(tx)
@@ -70,6 +72,12 @@ class ConflictTable:
     def is_resolved(self, tx: Transaction, conflict_id: str) -> bool:
         row = tx.execute("SELECT resolved FROM conflict WHERE id = ?", [conflict_id]).fetchone()
         return row is not None and bool(row["resolved"])
+
+    def open_about(self, tx: Transaction, node_id: str) -> ConflictDocument | None:
+        """Central's, about this node."""
+        sql = "SELECT document FROM conflict WHERE node_id = ? AND resolved = 0 AND document IS NOT NULL"
+        row = tx.execute(sql, [node_id]).fetchone()
+        return None if row is None else ConflictDocument.model_validate_json(row["document"])
 
     def preview(self, tx: Transaction, conflict: Conflict) -> None:
         """Once: a preview that stands, resolved or not, is left as it is."""
@@ -264,6 +272,6 @@ def _count(connection: sqlite3.Connection) -> int:
 
 def _pending(connection: sqlite3.Connection) -> list[Conflict]:
     names = ", ".join(Conflict.model_fields)
-    decided = {row["conflict_id"]: row["resolution"] for row in connection.execute(DECISIONS)}
+    decided = {row["about"]: row["resolution"] for row in connection.execute(DECISIONS)}
     rows = connection.execute(f"SELECT {names} FROM conflict WHERE resolved = 0 ORDER BY rowid")
     return [Conflict.model_validate(dict(row) | {"resolution": decided.get(row["id"])}) for row in rows]

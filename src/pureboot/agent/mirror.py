@@ -115,8 +115,6 @@ class Mirror:
             if page.generation != since.generation:
                 self._turn_to(tx, page.generation)
                 return False
-            if since.cursor == sweep.START:
-                sweep.begin(tx)
             sweeping = sweep.is_on(tx)
             for item in page.items:
                 self._read_item(tx, item, page.generation)
@@ -148,10 +146,14 @@ class Mirror:
         await self._cache.database.store.write(self._read_anew)
 
     def _read_anew(self, tx: Transaction) -> None:
-        self._site.set_position(tx, replace(self._site.position_in(tx), cursor=sweep.START))
+        position = self._site.position_in(tx)
+        if position.cursor != sweep.START:
+            sweep.begin(tx)
+            self._site.set_position(tx, replace(position, cursor=sweep.START))
 
     def _turn_to(self, tx: Transaction, generation: int) -> None:
         # A node's base keeps the generation it is of: shown as before, and what was made on it says so (`Base`).
+        sweep.begin(tx)
         self._site.set_position(tx, Position(generation, sweep.START))
         back = self._queue.bring_back(tx)
         log.warning("central's generation is %d now; %d settled items go out again", generation, back)
@@ -192,6 +194,12 @@ class Mirror:
         if not settled and (node := self._cache.find(tx, node_id)) is not None:
             self._cache.save(tx, replace(node, conflict_id=conflict_id))
 
+    def _dispute_late(self, tx: Transaction, node_id: str) -> None:
+        """Its conflict was told of before it was here."""
+        node = self._cache.find(tx, node_id)
+        if node is not None and node.conflict_id is None and (document := self._conflicts.open_about(tx, node_id)):
+            self._cache.save(tx, self._disputed(tx, node, document))
+
     def _is_centrals(self, tx: Transaction, node_id: str) -> bool:
         """Whether central has told of a node of this very name. A registration that was made under another one before
         may have made a node of its own: central had deleted this one meanwhile."""
@@ -201,6 +209,7 @@ class Mirror:
     def _rename(self, tx: Transaction, old: str, new: str) -> None:
         self._cache.rename(tx, old, new)
         self._queue.rename_lane(tx, old, new)
+        self._dispute_late(tx, new)
 
     def _store_nodes(self, tx: Transaction, documents: Collection[NodeDocument], generation: int) -> None:
         """Most nodes of an answer are as they were, for events move none: those cost no statement each."""
@@ -210,7 +219,7 @@ class Mirror:
         for document in documents:
             node = here.get(document.id)
             told = Told(generation, document.version)
-            is_known = node is not None and node.node_id == document.id and Told.of(node) == told
+            is_known = node is not None and node.node_id == document.id and Told.of(node) == told and not node.gone
             if not is_known or not made_here.isdisjoint(document.mac_addresses):
                 self._base_on(tx, document, generation)
 
@@ -231,12 +240,14 @@ class Mirror:
         told = Told(generation, document.version)
         if here is not None and told.is_old(here):
             return
-        if here is None or told != Told.of(here):
+        if here is None or told != Told.of(here) or here.gone:  # gone, and told of: a pass did not meet it
             node = _based_on(document, here, generation)
             self._cache.save(tx, node)
             self._conflicts.told(tx, node.macs)
             local = self._cache.facts(tx, document.id)
             self._cache.set_document(tx, document.id, document.model_dump_json(), document.facts | local)
+        if here is None:
+            self._dispute_late(tx, document.id)
 
     def _refold(self, tx: Transaction, node_ids: Iterable[str]) -> None:
         """A disputed node keeps its local stage beside the base until the conflict is settled."""
@@ -321,7 +332,9 @@ class Mirror:
             case "content", _:
                 self._site.drop_content(tx, item.id)
             case "alias", _:
-                self._rename(tx, item.id, str(item.doc.get("node_id", item.id)))
+                new = str(item.doc.get("node_id", item.id))
+                self._rename(tx, item.id, new)
+                self._refold(tx, [new])
             case _:
                 raise PureBootError(f"The feed holds {item.type!r} with {item.op!r}, which this agent does not know.")
 

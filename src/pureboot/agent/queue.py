@@ -20,6 +20,7 @@ from pureboot.agent.queue_items import (
     BATCH,
     CHANGES,
     DECISIONS,
+    DUE,
     EDGES,
     HELD,
     INSERT,
@@ -209,8 +210,12 @@ class SyncQueue:
 
     def decision(self, tx: Transaction, conflict_id: str) -> tuple[str, Resolution] | None:
         """The item by which a person here decided that conflict, while central has not confirmed it."""
-        row = tx.execute(f"{DECISIONS} AND conflict_id = ?", [conflict_id]).fetchone()
+        row = tx.execute(f"{DECISIONS} AND about = ?", [conflict_id]).fetchone()
         return (str(row["id"]), Resolution(row["resolution"])) if row else None
+
+    def newest(self, tx: Transaction) -> int:
+        """The place in line of what was accepted last."""
+        return int(tx.execute("SELECT coalesce(max(seq), 0) FROM sync_queue").fetchone()[0])
 
     def has_registration(self, tx: Transaction, lane: str) -> bool:
         """Whether one waits here, be it for a person."""
@@ -392,9 +397,7 @@ class SyncQueue:
 
     def next_due(self, connection: sqlite3.Connection) -> float | None:
         """Seconds until the first postponed item may go; None if none is postponed."""
-        row = connection.execute(
-            "SELECT min(next_at) AS due FROM sync_queue WHERE status = 'pending' AND next_at > 0"
-        ).fetchone()
+        row = connection.execute(DUE).fetchone()
         return None if row["due"] is None else max(0.0, row["due"] - self.clock.stamp().boottime)
 
     def _recover(self, tx: Transaction) -> None:

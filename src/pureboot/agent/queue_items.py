@@ -62,7 +62,7 @@ SELECT {replay.COLUMNS}, ?, ? FROM sync_queue {THESE}
 CHANGES = "item_type NOT IN ('event', 'discard', 'settlement')"
 # Decisions that central has not confirmed. A payload that rotted is none, and is rejected when it comes to central.
 DECISIONS = """
-SELECT id, payload ->> '$.conflict_id' AS conflict_id, payload ->> '$.resolution' AS resolution FROM sync_queue
+SELECT id, payload ->> '$.conflict_id' AS about, payload ->> '$.resolution' AS resolution FROM sync_queue
 WHERE item_type = 'settlement' AND refused = 0 AND CASE WHEN json_valid(payload) THEN 1 END
 """
 EDGES = f"""
@@ -70,15 +70,27 @@ SELECT * FROM sync_queue
 WHERE lane IN (SELECT value FROM json_each(?)) AND {CHANGES} AND item_type = 'state_update' AND refused = 0
 ORDER BY seq
 """
-# A lane is stopped by an item that never got through, and waits behind one that is postponed.
+# A lane is stopped by an item that never got through, and waits behind one that is postponed. What comes back to it, or
+# joins it, may stand before that, and goes.
 HELD = """
-SELECT lane FROM sync_queue
+SELECT lane, seq FROM sync_queue
 WHERE (status = 'failed' OR next_at > 0) AND refused = 0 AND (status = 'failed' OR next_at > ?)
 """
 BATCH = f"""
+WITH held AS MATERIALIZED ({HELD})
 SELECT * FROM sync_queue
-WHERE status != 'failed' AND lane NOT IN ({HELD}) AND id NOT IN (SELECT value FROM json_each(?))
+WHERE status != 'failed' AND id NOT IN (SELECT value FROM json_each(?))
+AND NOT EXISTS (SELECT 1 FROM held WHERE held.lane = sync_queue.lane AND held.seq <= sync_queue.seq)
 ORDER BY seq LIMIT ?
+"""
+# When what is postponed may go. Nothing does behind what stops its lane.
+DUE = """
+SELECT min(next_at) AS due FROM sync_queue AS item
+WHERE status = 'pending' AND next_at > 0 AND NOT EXISTS (
+    SELECT 1 FROM sync_queue
+    WHERE (status = 'failed' OR next_at > 0) AND status = 'failed' AND refused = 0 AND lane = item.lane
+    AND seq < item.seq
+)
 """
 # What the machine of a lane reported, by `reported_by`.
 REPORTED = "WHERE report_key >= ? AND report_key < ?"

@@ -89,8 +89,9 @@ class QueueProcessor:
         connectivity.on_recovery(self._recovered)
 
     async def process_queue(self) -> ProcessResult:
-        """Pushes until the queue is empty, central is offline or stops answering, or all that is left must wait. With
-        nothing to push it still holds the session: else a copy could take it over unseen."""
+        """Pushes until what waits by now is through, central is offline or stops answering, or all that is left must
+        wait: what arrives meanwhile without end is the next one's. With nothing to push it still holds the session:
+        else a copy could take it over unseen."""
         async with self._one_at_a_time:
             return await self._process()
 
@@ -123,10 +124,14 @@ class QueueProcessor:
     async def _drain(self, result: ProcessResult) -> None:
         """One push after the other; while one is under way, what the last one brought is kept and the next is taken."""
         size = self.batch_size
+        newest: int | None = None
         mended: set[str] = set()
         answered: Answered | None = None
         ahead: Batch | None = None
         while batch := ahead or await self._first(size):
+            newest = batch.newest if newest is None else newest
+            if batch.items[0].seq > newest:
+                break
             before, answered, ahead = answered, None, None
             began = self._now()
             try:
@@ -136,7 +141,8 @@ class QueueProcessor:
                 ahead = keeping.result()
                 answered = Answered(batch, answer)
                 quick = self._now() - began < QUICK
-                if not (ahead and quick and self.connectivity.is_online and is_plain(answer, batch.generation)):
+                may_go = quick and self.connectivity.is_online and is_plain(answer, batch.generation)
+                if not (ahead and may_go and ahead.items[0].seq <= newest):
                     ahead = None
                     await self._settle(answered, result)
                     answered = None
@@ -268,7 +274,7 @@ class QueueProcessor:
 
     def _take(self, tx: Transaction, size: int, beyond: Collection[str] = ()) -> Batch | None:
         items = self.queue.take(tx, size, beyond=beyond)
-        return Batch(items, self._mirror.generation, self._now()) if items else None
+        return Batch(items, self._mirror.generation, self._now(), self.queue.newest(tx)) if items else None
 
     async def _settle(self, answered: Answered, result: ProcessResult) -> None:
         await self.queue.database.store.write(lambda tx: self._keep(tx, answered))

@@ -157,4 +157,10 @@ CREATE TRIGGER sync_queue_changes AFTER UPDATE OF payload ON sync_queue WHEN NEW
 END;
 """
 
-MIGRATIONS = [FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH, EIGHTH, NINTH, TENTH]
+# As central told of it: its node may come to the site later.
+ELEVENTH = """
+ALTER TABLE conflict ADD COLUMN document TEXT;
+CREATE INDEX conflict_node ON conflict (node_id);
+"""
+
+MIGRATIONS = [FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH, EIGHTH, NINTH, TENTH, ELEVENTH]

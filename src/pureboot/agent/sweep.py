@@ -1,7 +1,8 @@
 """A pass over the whole feed, from its start: what it meets is marked, and what it did not meet is gone at central.
 
 Needed where news of a deletion may have been missed: the cursor was older than the feed remembers, or central was
-restored from a backup. The marks lie in the file, so that a restart in the middle goes on.
+restored from a backup. The marks lie in the file, so that a restart in the middle goes on. It is on from where it is
+decided: what an answer to a push brings while the first page is on its way is met, too.
 """
 
 from collections.abc import Iterable
