@@ -17,6 +17,7 @@ from pureboot.agent.cache.state_cache import CachedNode, NodeStateCache
 from pureboot.agent.database import Database, damaged_copies, get_meta, set_meta
 from pureboot.agent.queue import QueueItem, SyncQueue
 from pureboot.core.lifecycle import NodeState
+from pureboot.wire.messages import Outcome, PushResult
 from tests.support.parts import EPOCH, MAC, opened
 
 ITEMS = 300
@@ -232,3 +233,21 @@ async def test_items_that_could_not_be_read_leave_a_gap_in_their_epochs_account(
         (account,) = parts.database.store.read_now(accounts.read)
     assert (account.made, account.queued) == (len(everything), len(saved))
     assert accounts.gap(account) == len(everything) - len(saved) > 0
+
+
+async def test_what_central_refused_is_no_gap_where_the_accounts_cannot_be_read(path: Path) -> None:
+    """Nor after a restore of central's, for which it goes out again."""
+    with opened(path) as parts:
+        for id in ("refused", "refused too", "waiting"):
+            await parts.queue.enqueue(QueueItem(id=id, item_type="event", payload={"event": "e"}, created_at=EPOCH))
+        refusals = [PushResult(id=id, outcome=Outcome.REJECTED, reason="no") for id in ("refused", "refused too")]
+        await parts.database.store.write(lambda tx: parts.queue.settle_all(tx, refusals))
+        ((root,),) = parts.rows("SELECT rootpage FROM sqlite_schema WHERE name = 'epoch_account'")
+    overwrite(path, (root - 1) * PAGE)
+    with opened(path) as parts:
+        assert parts.rows("SELECT made, settled FROM epoch_account") == [(3, 2)]
+        (account,) = parts.database.store.read_now(accounts.read)
+        assert (account.queued, accounts.gap(account)) == (1, 0)
+        await parts.mirror.begin_generation(2)
+        (account,) = parts.database.store.read_now(accounts.read)
+        assert (account.settled, account.queued, accounts.gap(account)) == (0, 3, 0)

@@ -591,6 +591,35 @@ async def test_what_goes_out_again_counts_as_queued_again(parts: Parts, central:
     assert (account.made, account.settled, account.queued, accounts.gap(account)) == (2, 0, 2, 0)
 
 
+async def test_more_comes_back_than_is_known_to_have_been_settled(parts: Parts, central: FakeCentral) -> None:
+    """Where the accounts of a damaged file could be read, and were older than what it had sent. A file in which it was
+    fewer than none is read, too."""
+    await both_know(parts, central)
+    await says(parts, 2)
+    async with linked(parts, central) as link:
+        await link.connectivity.check_connectivity()
+        await link.processor.process_queue()
+        for settled in (0, -2):
+            await parts.database.store.write(lambda tx, s=settled: tx.execute("UPDATE epoch_account SET settled = ?", [s]))
+            central.restore(central.nodes)
+            parts.clock.advance(60)
+            await says(parts, 1)
+            result = await link.processor.process_queue()
+            assert (result.errors, result.remaining) == ([], 0)
+    (account,) = parts.database.store.read_now(accounts.read)
+    assert (account.made, account.settled, accounts.gap(account)) == (4, 4, 0)
+
+
+async def test_accounts_that_cannot_be_read_keep_nothing_from_being_pushed(parts: Parts, central: FakeCentral) -> None:
+    await both_know(parts, central)
+    ids = await says(parts, 1)
+    await parts.database.store.write(lambda tx: tx.execute("UPDATE epoch_account SET made = -1"))
+    async with linked(parts, central) as link:
+        await link.connectivity.check_connectivity()
+        await link.processor.process_queue()
+    assert (central.effects, central.accounts) == (ids, [[]])
+
+
 # After an outage
 
 

@@ -23,7 +23,16 @@ def begin(tx: Transaction, epoch: str) -> list[str]:
 
 
 def settled(tx: Transaction, epoch: str, by: int = 1) -> None:
-    tx.execute("UPDATE epoch_account SET settled = settled + ? WHERE epoch = ?", [by, epoch])
+    """Never fewer than none: after a damaged file more may come back than is known to have been settled."""
+    tx.execute("UPDATE epoch_account SET settled = max(0, max(0, settled) + ?) WHERE epoch = ?", [by, epoch])
+
+
+def count_refused(tx: Transaction) -> None:
+    """An outbox was carried over into this file: what central refused is among it, and settled."""
+    tx.execute(
+        "UPDATE epoch_account SET settled = (SELECT count(*) FROM sync_queue AS q"
+        " WHERE q.epoch = epoch_account.epoch AND q.refused = 1)"
+    )
 
 
 def discarded(tx: Transaction, epoch: str) -> None:
@@ -52,7 +61,7 @@ def forget(tx: Transaction) -> None:
 
 _ACCOUNTS = """
 WITH waiting AS (SELECT epoch, count(*) AS queued FROM sync_queue WHERE refused = 0 GROUP BY epoch)
-SELECT a.epoch, made, settled, discarded, coalesce(queued, 0) AS queued
+SELECT a.epoch, made, max(0, settled) AS settled, discarded, coalesce(queued, 0) AS queued
 FROM epoch_account AS a LEFT JOIN waiting AS w ON w.epoch = a.epoch
-ORDER BY made != settled + discarded + coalesce(queued, 0) DESC, a.rowid DESC LIMIT ?
+ORDER BY made != max(0, settled) + discarded + coalesce(queued, 0) DESC, a.rowid DESC LIMIT ?
 """

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pureboot.agent import accounts
 from pureboot.agent.schema import MIGRATIONS
 from pureboot.storage.sqlite import DamagedFile, Store, Transaction
 
@@ -59,6 +60,7 @@ def _anew(path: Path) -> Store:
     aside = _move_aside(path)
     store = Store(path, MIGRATIONS)
     carried = store.submit(lambda tx: _carry_over(aside, tx, "sync_queue")).result()
+    store.submit(accounts.count_refused).result()
     # What the lives before have made, over what carrying over has counted: items which could not be read leave a gap
     # that is seen.
     store.submit(lambda tx: _carry_over(aside, tx, "epoch_account")).result()

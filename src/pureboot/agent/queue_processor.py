@@ -5,9 +5,10 @@ import contextlib
 import logging
 import math
 import random
+import sqlite3
 from collections.abc import Awaitable, Callable, Collection
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from pureboot.agent import accounts
 from pureboot.agent.batch import Answered, Batch, alongside, is_plain
@@ -23,7 +24,7 @@ from pureboot.agent.site import SiteState
 from pureboot.core.backoff import Backoff
 from pureboot.core.errors import Busy, CentralUnavailable, Clash, Fenced, Invalid, Malformed, PureBootError, TooLarge
 from pureboot.storage.sqlite import Transaction
-from pureboot.wire.messages import Outcome, PushAnswer, PushItem, PushResult
+from pureboot.wire.messages import EpochAccount, Outcome, PushAnswer, PushItem, PushResult
 
 log = logging.getLogger(__name__)
 
@@ -207,12 +208,20 @@ class QueueProcessor:
     async def _push(self, batch: Batch) -> PushAnswer:
         now = self._now()
         due = now >= self._accounts_at
-        told = await self.queue.database.store.read(accounts.read) if due else []
+        told = await self._accounts() if due else []
         items = batch.aged(now)
         answer = await self.proxy.push(items, fence=self.session.fence, accounts=told, generation=batch.generation)
         self.session.prolonged()
         self._accounts_at = now + ACCOUNTS_EVERY if due else self._accounts_at
         return answer
+
+    async def _accounts(self) -> list[EpochAccount]:
+        """None where they cannot be read: what this site has to say goes all the same."""
+        try:
+            return await self.queue.database.store.read(accounts.read)
+        except (ValidationError, sqlite3.Error) as error:
+            log.warning("the accounts of this agent's lives cannot be read, and central is not told of them: %s", error)
+            return []
 
     async def _mend(self, error: Clash, batch: Batch) -> bool:
         """Whether a push may go again at once: its fence may only have grown old, and a central that was restored
