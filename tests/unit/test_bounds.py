@@ -148,6 +148,20 @@ async def test_what_is_counted_keeps_its_place_in_its_lane(tmp_path: Path) -> No
         assert await queue.enqueue(item("after", **PROGRESS)) == "after"
 
 
+@pytest.mark.parametrize("rot", ["replace(payload, 'progress', 'prowess')", "substr(payload, 2)"])
+async def test_what_counted_and_rotted_counts_no_more(tmp_path: Path, rot: str) -> None:
+    """What is said next is accepted, and what rotted is not written anew as if it had been said."""
+    async with queue_of(tmp_path, max_items=100) as queue:
+        await fill(queue, 85)
+        await queue.enqueue(item("rotten", **PROGRESS))
+        await queue.database.store.write(lambda tx: tx.execute(f"UPDATE sync_queue SET payload = {rot} WHERE counted"))
+        assert await queue.enqueue(item("anew", **PROGRESS)) == "anew"
+        assert await queue.enqueue(item("more", **PROGRESS)) == "anew"
+        payloads = {i.id: i.payload for i in await queue.peek(100)}
+    assert list(payloads["rotten"]) == ["unreadable"]
+    assert payloads["anew"]["metadata"]["counted"] == {"install_progress": 2}
+
+
 async def test_what_was_offered_once_counts_no_more(tmp_path: Path) -> None:
     """Its answer may be lost; with another payload under the same id central would reject it. A restart changes
     nothing about that."""

@@ -530,6 +530,20 @@ async def test_facts_of_the_site_stay_and_those_of_central_join_them(parts: Part
     assert known == {"vendor": "QEMU", "ip_address": "10.0.0.9", "model": "pc"}
 
 
+@pytest.mark.parametrize("rot", ['{"vendor": "QEMU}', '["vendor"]'])
+async def test_facts_that_rotted_keep_no_answer_and_no_page_out_and_come_again(parts: Parts, rot: str) -> None:
+    await parts.knows(facts={"vendor": "QEMU"})
+    item = (await parts.journal.record("n1", NodeEvent("n1", "e"))).queue_id
+    rots = "UPDATE node SET facts = ?"
+    await parts.database.store.write(lambda tx: tx.execute(rots, [rot]))
+    document = node_document("n1", MAC, version=2, facts={"vendor": "QEMU"})
+    await settle(parts, answer(said(Outcome.APPLIED, item), nodes=[document]))
+    assert parts.rows("SELECT facts FROM node") == [('{"vendor": "QEMU"}',)]
+    await parts.database.store.write(lambda tx: tx.execute(rots, [rot]))
+    await parts.knows(version=3, facts={"vendor": "KVM"})
+    assert parts.rows("SELECT facts FROM node") == [('{"vendor": "KVM"}',)]
+
+
 async def test_centrals_conflict_replaces_what_the_site_suspected(parts: Parts) -> None:
     await parts.knows(state=S.INSTALLED)
     await parts.detector.mark_conflict((await suspected(parts, "preview")).model_copy(update={"node_mac": MAC}))

@@ -14,7 +14,7 @@ import pytest
 from pureboot.agent import accounts
 from pureboot.agent.bounds import Bounds
 from pureboot.agent.queue import UNKNOWN_MS, QueueItem, SyncQueue
-from pureboot.core.errors import Clash, Malformed, NotFound, StorageFull
+from pureboot.core.errors import Clash, Invalid, Malformed, NotFound, StorageFull
 from pureboot.storage.sqlite import Transaction
 from pureboot.wire.messages import Base, Outcome, PushItem, PushResult
 from tests.fakes import SiteClock
@@ -484,6 +484,55 @@ async def test_a_payload_that_rotted_on_the_disk_is_offered_as_such(queue: SyncQ
     await queue.database.store.write(lambda tx: tx.execute(rotten))
     (offer,) = offered(queue)
     assert offer.body == {"unreadable": '{"event":"install_fooled"}'}
+
+
+@pytest.mark.parametrize(
+    "rot",
+    [
+        "base_generation = 1, base_state_rev = -1",
+        "payload = CAST(x'7bff7d' AS TEXT)",
+        "payload = 7",
+        f"lane = '{'n' * 65}'",
+        f"after = '{'i' * 65}'",
+        f"item_type = '{'e' * 65}'",
+        "epoch = ''",
+        "seq = -1",
+    ],
+)
+async def test_a_row_that_cannot_be_sent_as_it_is_goes_as_such_and_stops_no_other(queue: SyncQueue, rot: str) -> None:
+    await queue.enqueue(item("i1"))
+    await queue.enqueue(item("i2", lane="n2"))
+    await queue.database.store.write(lambda tx: tx.execute(f"UPDATE sync_queue SET {rot} WHERE id = 'i1'"))
+    rotten, sound = offered(queue)
+    assert (rotten.id, list(rotten.body), rotten.base, rotten.after) == ("i1", ["unreadable"], None, None)
+    assert (sound.id, sound.body) == ("i2", {"event": "e"})
+
+
+async def test_a_row_whose_id_central_could_not_name_stops_no_other(queue: SyncQueue) -> None:
+    await queue.enqueue(item("i1"))
+    await queue.enqueue(item("i2", lane="n2"))
+    await queue.database.store.write(lambda tx: tx.execute("UPDATE sync_queue SET id = '' WHERE id = 'i1'"))
+    assert ids(queue) == ["i2"]
+    await queue.discard("", "it rotted", "ada")
+    assert [offer.item_type for offer in offered(queue)] == ["event", "discard"]
+
+
+@pytest.mark.parametrize("field", ["id", "lane", "item_type", "after", "conflict_id", "epoch"])
+async def test_what_could_never_be_sent_is_refused_to_whoever_says_it(queue: SyncQueue, field: str) -> None:
+    with pytest.raises(Invalid, match=field):
+        await queue.enqueue(item("i1").model_copy(update={field: "x" * 65}))
+    await queue.enqueue(item("i2").model_copy(update={field: "x" * 64}))
+    assert [len(offer.body) for offer in offered(queue)] == [1]
+    assert queue.pending_count == 1
+
+
+async def test_an_item_of_a_lane_that_central_could_not_name_can_be_given_up(queue: SyncQueue) -> None:
+    """One of a file from before its length was looked at."""
+    await queue.enqueue(item("i1"))
+    await queue.database.store.write(lambda tx: tx.execute("UPDATE sync_queue SET lane = ?", ["n" * 65]))
+    await queue.discard("i1", "no use", "ada")
+    (told,) = offered(queue)
+    assert (told.item_type, told.lane, told.body["item_id"]) == ("discard", "n" * 64, "i1")
 
 
 # What a person may do about it

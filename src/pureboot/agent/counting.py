@@ -3,11 +3,10 @@
 A counted item changes only until it is offered for the first time: under one id central accepts one payload.
 """
 
-import json
 from collections.abc import Iterable
 from typing import Any
 
-from pureboot.agent.queue_items import QueueItem, digest, text_of
+from pureboot.agent.queue_items import QueueItem, digest, payload_of, text_of
 from pureboot.storage.sqlite import Transaction
 
 
@@ -19,9 +18,9 @@ def add(tx: Transaction, item: QueueItem) -> str | None:
     """The id of the lane's last item, where it counts and this one is in it now. It says what was said last, and how
     often each was said."""
     row = tx.execute(_OPEN, [item.lane, item.lane]).fetchone()
-    if row is None:
+    if row is None or (counts := payload_of(row).get("metadata")) is None:  # it rotted: what follows counts anew
         return None
-    said = dict(json.loads(row["payload"])["metadata"]["counted"])
+    said = dict(counts["counted"])
     name = str(item.payload["event"])
     said[name] = said.get(name, 0) + 1
     payload = text_of(_with(item.payload, said))
@@ -44,6 +43,6 @@ def _with(payload: dict[str, Any], counted: dict[str, int]) -> dict[str, Any]:
 
 
 _OPEN = """
-SELECT id, payload FROM sync_queue
+SELECT id, payload, payload_hash FROM sync_queue
 WHERE lane = ? AND counted > 0 AND seq = (SELECT max(seq) FROM sync_queue WHERE lane = ?)
 """

@@ -14,7 +14,7 @@ import uuid_utils.compat as uuid
 
 from pureboot.agent import accounts, counting, replay
 from pureboot.agent.bounds import Bounds, Usage
-from pureboot.agent.clock import ON_ITS_WAY, Clock, Stamp, SystemClock
+from pureboot.agent.clock import ON_ITS_WAY, Clock, SystemClock
 from pureboot.agent.database import Database
 from pureboot.agent.queue_items import (
     BATCH,
@@ -29,12 +29,13 @@ from pureboot.agent.queue_items import (
     THESE,
     UNKNOWN_MS,
     QueueItem,
+    check,
     discard_of,
     id_list,
     item_of,
     lane_of,
+    offer_of,
     place_of,
-    push_item,
     read_place,
     reported_by,
     row_of,
@@ -161,9 +162,11 @@ class SyncQueue:
 
     def append(self, tx: Transaction, item: QueueItem, *, with_edge: bool = False) -> str:
         """The id of the item that carries it: its own, or in a crowded outbox that of the one it is counted in. Raises
-        StorageFull, and sqlite3.IntegrityError for an id that was queued before. `with_edge`: its edge follows."""
+        StorageFull, Invalid, and sqlite3.IntegrityError for an id that was queued before. `with_edge`: its edge
+        follows."""
         if not (item.lane and item.epoch):
             item = item.model_copy(update={"lane": lane_of(item), "epoch": item.epoch or self.epoch})
+        check(item)
         payload = text_of(item.payload)
         size = len(payload.encode())
         usage = tx.once(_USAGE, lambda: self.usage(tx))
@@ -256,7 +259,8 @@ class SyncQueue:
         stopped or waits."""
         now = self.clock.stamp()
         rows = connection.execute(BATCH, [now.boottime, id_list(beyond), limit]).fetchall()
-        return [push_item(item_of(row), Stamp.load(row["accepted"]), now, self._on_its_way) for row in rows]
+        offers = (offer_of(row, now, self._on_its_way) for row in rows)
+        return [offer for offer in offers if offer is not None]
 
     def settle(self, tx: Transaction, result: PushResult) -> bool:
         """Central has it; whether it was here. A rejected item stays to be seen, but stops nothing."""

@@ -1,5 +1,6 @@
 """One item of the outbox: as the agent keeps it, as it lies in the file, and as it goes to central."""
 
+import contextlib
 import hashlib
 import json
 import sqlite3
@@ -13,13 +14,16 @@ from pydantic_core import to_json
 
 from pureboot.agent import replay
 from pureboot.agent.clock import Age, Stamp, age_of
-from pureboot.core.errors import Malformed
+from pureboot.core.errors import Invalid, Malformed
 from pureboot.core.lifecycle import Autonomy, Edge
 from pureboot.core.node import printable
 from pureboot.wire.messages import MESSAGE_LENGTH, Base, DiscardBody, PushItem, StateUpdateBody
 
+# Characters that a name may have on the wire.
+LONGEST = 64
 # An age nobody can tell: a year, so that it never wins against a change whose age is known.
 UNKNOWN_MS = 365 * 24 * 3600 * 1000
+UNKNOWN = Age(0.0, float("inf"))
 
 
 class QueueItem(BaseModel):
@@ -119,23 +123,27 @@ def row_of(item: QueueItem, payload: str, accepted: str, counted: int, replayed:
 def item_of(row: sqlite3.Row) -> QueueItem:
     fields = {name: row[name] for name in QueueItem.model_fields if name != "payload"}
     try:
-        return QueueItem(payload=_payload(row["payload"], row["payload_hash"]), **fields)
+        return QueueItem(payload=payload_of(row), **fields)
     except ValidationError:
         return _unreadable(row)
 
 
 def _unreadable(row: sqlite3.Row) -> QueueItem:
-    """One bit of the row rotted: what is sound of it still stands in its place in line."""
+    """One bit of the row rotted: what is sound of it still stands in its place in line, and can be sent."""
     return QueueItem(
         id=str(row["id"]),
-        item_type=str(row["item_type"]),
+        item_type=_name(row["item_type"]),
         payload={"unreadable": str(row["payload"])[:1000]},
         created_at=datetime.fromtimestamp(0, UTC),
-        seq=row["seq"],
-        lane=str(row["lane"]),
-        epoch=str(row["epoch"]) or "unknown",
+        seq=max(0, row["seq"]),
+        lane=_name(row["lane"]),
+        epoch=_name(row["epoch"]),
         status=str(row["status"]),
     )
+
+
+def _name(text: object) -> str:
+    return str(text)[:LONGEST] or "unknown"
 
 
 def edge_of(item: QueueItem) -> Edge | None:
@@ -156,9 +164,9 @@ def digest(payload: str) -> bytes:
 def discard_of(row: sqlite3.Row, reason: str, person: str, epoch: str) -> QueueItem:
     """What tells central that a person gave that item up."""
     body = DiscardBody(
-        item_id=row["id"],
-        item_type=row["item_type"],
-        lane=row["lane"],
+        item_id=_name(row["id"]),
+        item_type=_name(row["item_type"]),
+        lane=_name(row["lane"]),
         reason=printable(reason, MESSAGE_LENGTH),
         person=printable(person, 200),
     )
@@ -167,7 +175,7 @@ def discard_of(row: sqlite3.Row, reason: str, person: str, epoch: str) -> QueueI
         item_type="discard",
         payload=body.model_dump(),
         created_at=datetime.now(UTC),
-        lane=row["lane"],
+        lane=body.lane,
         epoch=epoch,
     )
 
@@ -189,9 +197,10 @@ def text_of(payload: dict[str, Any]) -> str:
     return to_json(payload).decode()
 
 
-def _payload(text: str, expected: bytes | None) -> dict[str, Any]:
+def payload_of(row: sqlite3.Row) -> dict[str, Any]:
     """What cannot be read any more, or is not what was accepted, goes to central as such, which rejects it: it is
     seen, and stops nothing."""
+    text, expected = str(row["payload"]), row["payload_hash"]
     try:
         payload = json.loads(text) if expected in (None, digest(text)) else None
     except ValueError:
@@ -204,8 +213,25 @@ def lane_of(item: QueueItem) -> str:
     return item.lane or next((str(name) for name in named if name), item.id)
 
 
-def push_item(item: QueueItem, accepted: Stamp | None, now: Stamp, on_its_way: float) -> PushItem:
-    age = age_of(accepted, now, on_its_way) if accepted else Age(0.0, float("inf"))
+def check(item: QueueItem) -> None:
+    """Raises Invalid for a name that could not be sent."""
+    for field in ("id", "lane", "epoch", "item_type", "after", "conflict_id"):
+        if len(getattr(item, field) or "") > LONGEST:
+            raise Invalid(f"{field}: it has more than {LONGEST} characters.", hint="Central would take no such item.")
+
+
+def offer_of(row: sqlite3.Row, now: Stamp, on_its_way: float) -> PushItem | None:
+    """As it goes to central; one that cannot go as it stands is unreadable there, too. None: its very id cannot go, so
+    central could never settle it."""
+    accepted = Stamp.load(row["accepted"])
+    age = age_of(accepted, now, on_its_way) if accepted else UNKNOWN
+    for form in (item_of, _unreadable):
+        with contextlib.suppress(ValidationError):
+            return _push_item(form(row), age)
+    return None
+
+
+def _push_item(item: QueueItem, age: Age) -> PushItem:
     base = None
     if item.base_generation is not None:
         base = Base(generation=item.base_generation, state_rev=item.base_state_rev)

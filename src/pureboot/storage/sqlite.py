@@ -440,9 +440,15 @@ class Store:
 def _connect(path: Path, kind: type[sqlite3.Connection] = sqlite3.Connection) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=LOCKED_FOR, factory=kind)
     connection.row_factory = sqlite3.Row
+    # Else one byte that rotted would keep all rows of a query from being read.
+    connection.text_factory = _as_it_is_by_now
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = 1")
     return connection
+
+
+def _as_it_is_by_now(text: bytes) -> str:
+    return text.decode("utf-8", "replace")
 
 
 def _free_pages_one_by_one(connection: sqlite3.Connection, path: Path) -> None:

@@ -197,9 +197,10 @@ class NodeStateCache:
             self._show_row(tx, loser)
 
     def facts(self, tx: Transaction | sqlite3.Connection, node_id: str) -> dict[str, str]:
+        """None where they rotted: those of central come with its next word of the node, the machine's with its next
+        boot."""
         row = tx.execute("SELECT facts FROM node WHERE id = ?", [node_id]).fetchone()
-        facts: dict[str, str] = json.loads(row["facts"]) if row else {}
-        return facts
+        return _facts(row["facts"]) if row else {}
 
     def set_facts(self, tx: Transaction, node_id: str, facts: dict[str, str]) -> None:
         tx.execute("UPDATE node SET facts = ? WHERE id = ?", [json.dumps(facts), node_id])
@@ -361,6 +362,14 @@ def _node(row: sqlite3.Row) -> CachedNode:
         gone=bool(row["gone"]),
         local_boot=LocalBoot(row["local_boot"]) if row["local_boot"] else None,
     )
+
+
+def _facts(text: str) -> dict[str, str]:
+    try:
+        facts = json.loads(text)
+    except ValueError:
+        return {}
+    return facts if isinstance(facts, dict) else {}
 
 
 def normalised(node: CachedNode) -> CachedNode:
