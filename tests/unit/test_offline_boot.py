@@ -586,6 +586,21 @@ async def test_an_unknown_machine_waits_no_longer_than_the_budget(parts: Parts, 
         assert not link.connectivity.may_wait
 
 
+async def test_an_unknown_machine_does_not_wait_for_a_central_that_takes_no_pushes(
+    parts: Parts, content: ContentCache
+) -> None:
+    central = FakeCentral()
+    async with linked(parts, central) as link:
+        await link.connectivity.check_connectivity()
+        central.push = "busy"
+        await parts.journal.register(MacAddress.parse(OTHER_MAC), facts={})
+        await link.processor.process_queue()
+        boots = generator(parts, content, connectivity=link.connectivity, proxy=link.proxy, confirm_budget=60)
+        async with asyncio.timeout(5):
+            assert LOCAL_DISK in await boots.generate_script(MAC)
+        assert link.connectivity.is_online
+
+
 # How a machine gets to its own disk
 
 

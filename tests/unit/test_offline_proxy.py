@@ -10,6 +10,7 @@ import pytest
 from pureboot.agent.connectivity import ConnectivityMonitor
 from pureboot.agent.proxy import CentralProxy
 from pureboot.agent.queue import QueueItem, SyncQueue
+from pureboot.core.changes import NodeEvent
 from pureboot.core.errors import CentralUnavailable, IllegalEdge, Invalid, Malformed
 from pureboot.core.lifecycle import NodeState
 from pureboot.core.mac import MacAddress
@@ -144,6 +145,28 @@ async def test_only_the_first_write_waits_for_a_central_that_hangs(parts: Parts,
         for n in range(20):
             await link.proxy.register_node({"mac": f"52:54:00:00:00:{n:02x}"} if n else {"mac": MAC})
         assert asyncio.get_running_loop().time() - link_budget < 20 * 0.05
+
+
+@pytest.mark.parametrize("behaviour", ["busy", "unauthorised", "fenced"])
+async def test_nobody_waits_for_a_central_that_is_well_and_takes_no_pushes(
+    parts: Parts, central: FakeCentral, behaviour: Any
+) -> None:
+    await both_know(parts, central)
+    async with linked(parts, central, budget=60) as link:
+        await link.connectivity.check_connectivity()
+        central.fenced = "another" if behaviour == "fenced" else ""
+        central.push = "well" if behaviour == "fenced" else behaviour
+        await parts.journal.record("n1", NodeEvent("n1", "e"))
+        await link.processor.process_queue()
+        await link.connectivity.check_connectivity()
+        async with asyncio.timeout(5):
+            answer = await link.proxy.update_node_state("n1", "active")
+        assert (answer["status"], answer["offline"]) == ("queued", False)
+        central.fenced, central.push = "", "well"
+        parts.clock.advance(90)
+        await link.processor.process_queue()
+        assert link.connectivity.may_wait
+    assert parts.queue.pending_count == 0
 
 
 async def test_a_write_that_says_nothing_new_is_answered_at_once(parts: Parts, central: FakeCentral) -> None:

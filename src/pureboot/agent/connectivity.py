@@ -2,7 +2,8 @@
 
 `is_online` is slow and steady: it falls after `failure_threshold` failed checks and rises with one success. It decides
 what a machine is told. `may_wait` is quick: the first wait for central that runs out of time closes it, and the next
-word from central opens it again; so a central that hangs costs the first machines their budget, and no others.
+word from central opens it again; so a central that hangs costs the first machines their budget, and no others. Nor is
+it open while central is well and takes no pushes.
 """
 
 import asyncio
@@ -57,6 +58,7 @@ class ConnectivityMonitor:
         self._tripped = True
         self._listeners: list[Listener] = []
         self._on_recovery: list[Callable[[], None]] = []
+        self._in_vain: list[Callable[[], bool]] = []
         self._doubt = asyncio.Event()
         self._loop = Loop("connectivity", self._watch)
 
@@ -67,7 +69,7 @@ class ConnectivityMonitor:
     @property
     def may_wait(self) -> bool:
         """Whether it is worth a machine's time to wait for central."""
-        return self._online and not self._tripped
+        return self._online and not self._tripped and not any(in_vain() for in_vain in self._in_vain)
 
     @property
     def last_online_at(self) -> datetime | None:
@@ -87,6 +89,10 @@ class ConnectivityMonitor:
     def on_recovery(self, callback: Callable[[], None]) -> None:
         """Called when central answers again after any failure, be it too short to have been an outage."""
         self._on_recovery.append(callback)
+
+    def no_wait_while(self, in_vain: Callable[[], bool]) -> None:
+        """Nobody waits for central's word while that is so, be it well."""
+        self._in_vain.append(in_vain)
 
     async def check_connectivity(self) -> bool:
         """One check of central's health. Never raises; True if central is well now."""

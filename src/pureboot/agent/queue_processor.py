@@ -88,6 +88,7 @@ class QueueProcessor:
         queue.on_arrival(self._wake.set)
         connectivity.add_listener(self._link_changed)
         connectivity.on_recovery(self._recovered)
+        connectivity.no_wait_while(lambda: self._failures > 0)
 
     async def process_queue(self) -> ProcessResult:
         """Pushes until what waits by now is through, central is offline or stops answering, or all that is left must
@@ -106,6 +107,7 @@ class QueueProcessor:
         result = self._result()
         try:
             await self._drain(result)
+            self._failures = 0
         except PureBootError as error:
             self._failures += 1
             result.errors.append(error.message)
