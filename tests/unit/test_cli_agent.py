@@ -100,13 +100,40 @@ class TestTheOneOnThisHost:
     def test_discard_names_who_and_why(self, server, monkeypatch):
         monkeypatch.setenv("LOGNAME", "ada")
         server.says("POST", "/api/v1/agent/queue/q1/discard", {"id": "q1", "status": "discarded"})
-        assert "given up" in local(server, "queue", "discard", "q1", "--reason", "swapped")
+        said = local(server, "queue", "discard", "q1", "--reason", "swapped")
+        assert said == "Item q1 is given up; central will be told, unless it had refused it.\n"
         assert server.last.json == {"reason": "swapped", "person": "ada"}
 
     def test_clear_failed(self, server):
         server.says("DELETE", "/api/v1/agent/queue/failed", {"cleared": 3})
-        assert local(server, "queue", "clear-failed").startswith("3 failed items are given up")
+        said = local(server, "queue", "clear-failed")
+        assert said == "3 failed items are given up; central will be told of those it had not refused.\n"
         assert json.loads(local(server, "queue", "clear-failed", "--json")) == {"cleared": 3}
+
+    @pytest.mark.parametrize(
+        ("answer", "said"),
+        [
+            ({"status": "applied", "queue_id": "q1"}, "central has confirmed it"),
+            ({"status": "already", "queue_id": None}, "it was said before"),
+            ({"status": "queued", "queue_id": "q1"}, "it waits for central"),
+            ({"status": "rejected", "queue_id": "q1", "reason": "no"}, "central refused it: no"),
+            (
+                {"status": "conflict", "queue_id": "q1", "conflict_id": "c1"},
+                "central has the node otherwise; see conflict c1",
+            ),
+        ],
+    )
+    def test_what_a_move_has_come_to(self, server, answer, said):
+        answer = {"id": "n1", "state": "pending", "offline": False} | answer
+        server.says("POST", "/api/v1/agent/nodes/n1/state", answer)
+        assert local(server, "move", "n1", "pending") == f"The node is pending here: {said}.\n"
+
+    def test_a_conflict_that_only_the_site_suspected_is_settled_there(self, server):
+        server.says("GET", "/api/v1/agent/conflicts", {"items": [], "next_cursor": None})
+        answer = {"id": "c1", "status": "applied", "conflict_id": "c1", "resolution": "keep_local"}
+        server.says("POST", "/api/v1/agent/conflicts/c1/resolve", answer)
+        said = "keep_local: it is settled here, and central knows nothing of it.\n"
+        assert local(server, "resolve", "c1", "keep_local") == said
 
     @pytest.mark.parametrize("words", [("requeue",), ("discard",), ("list", "q1"), ("clear-failed", "q1"), ("burn",)])
     def test_queue_words_that_make_no_sense(self, server, words):

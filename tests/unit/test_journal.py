@@ -91,6 +91,18 @@ async def test_a_node_central_knows_makes_none_either(parts: Parts) -> None:
     assert (accepted.queue_id, await kinds(parts)) == (None, [])
 
 
+async def test_what_a_known_machine_says_again_while_it_waits_is_the_same_item(parts: Parts) -> None:
+    """Central has the node, and not yet what is new of it."""
+    await parts.knows()
+    first = await parts.journal.register(HERE, facts={"vendor": "QEMU"})
+    await parts.journal.record("n1", event("e"))
+    again = await parts.journal.register(HERE, facts={"vendor": "QEMU"})
+    assert (again.queue_id, await kinds(parts)) == (first.queue_id, ["registration", "event"])
+    assert first.queue_id is not None
+    await parts.queue.dequeue(first.queue_id)
+    assert (await parts.journal.register(HERE, facts={"vendor": "QEMU"})).queue_id is None
+
+
 async def test_a_hostname_is_taken_where_central_has_given_none(parts: Parts) -> None:
     await parts.knows()
     await parts.journal.register(HERE, hostname="web1", facts={})

@@ -178,6 +178,19 @@ async def test_a_write_that_says_nothing_new_is_answered_at_once(parts: Parts, c
     assert (known["status"], known["queue_id"]) == ("applied", None)
 
 
+async def test_a_registration_that_waits_is_no_more_at_central_for_being_repeated(
+    parts: Parts, central: FakeCentral
+) -> None:
+    await both_know(parts, central)
+    async with linked(parts, central) as link:
+        first, again = [await link.proxy.register_node({"mac": MAC, "vendor": "QEMU"}) for _ in range(2)]
+        assert (again["status"], again["queue_id"]) == ("queued", first["queue_id"])
+        await link.connectivity.check_connectivity()
+        await link.processor.process_queue()
+        told = await link.proxy.register_node({"mac": MAC, "vendor": "QEMU"})
+    assert (told["status"], told["queue_id"]) == ("applied", None)
+
+
 async def test_a_conflict_is_told_to_whoever_waited(parts: Parts, central: FakeCentral) -> None:
     await both_know(parts, central)
     central.move("n1", S.REPROVISION)

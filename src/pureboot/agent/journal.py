@@ -217,10 +217,9 @@ class Journal:
             return self._queue_registration(tx, node, facts, report_id)
         known = self._cache.facts(tx, node.node_id)
         named = bool(hostname) and not node.hostname  # a name it has is central's to change
-        waiting = self._queue.previous(tx, node.node_id) if node.base is None else None
         untold = node.base is None and not self._queue.has_registration(tx, node.node_id)  # it was given up
         if facts.items() <= known.items() and not named and not untold:
-            return Accepted(node, waiting)
+            return Accepted(node, self._queue.registration(tx, node.node_id))
         node = self._save(tx, replace(node, hostname=hostname)) if named else node
         return self._queue_registration(tx, node, known | facts, report_id)
 

@@ -25,6 +25,7 @@ from pureboot.agent.queue_items import (
     HELD,
     INSERT,
     MOVE,
+    REGISTRATIONS,
     REPORTED,
     THESE,
     UNKNOWN_MS,
@@ -222,8 +223,12 @@ class SyncQueue:
 
     def has_registration(self, tx: Transaction, lane: str) -> bool:
         """Whether one waits here, be it for a person."""
-        sql = f"SELECT 1 FROM sync_queue WHERE lane = ? AND {CHANGES} AND item_type = 'registration' LIMIT 1"
-        return tx.execute(sql, [lane]).fetchone() is not None
+        return tx.execute(f"{REGISTRATIONS} LIMIT 1", [lane]).fetchone() is not None
+
+    def registration(self, tx: Transaction, lane: str) -> str | None:
+        """The last one of which central has said nothing yet."""
+        row = tx.execute(f"{REGISTRATIONS} AND refused = 0 ORDER BY seq DESC LIMIT 1", [lane]).fetchone()
+        return None if row is None else str(row["id"])
 
     def reported(self, tx: Transaction, report_key: str) -> str | None:
         """The id of the item an earlier, equal report of the machine made."""

@@ -64,6 +64,7 @@ SELECT {replay.COLUMNS}, ?, ? FROM sync_queue {THESE}
 """
 # What moves or makes a node; as the index `sync_queue_changes` has it.
 CHANGES = "item_type NOT IN ('event', 'discard', 'settlement')"
+REGISTRATIONS = f"SELECT id FROM sync_queue WHERE lane = ? AND {CHANGES} AND item_type = 'registration'"
 # Decisions that central has not confirmed. A payload that rotted is none, and is rejected when it comes to central.
 DECISIONS = """
 SELECT id, payload ->> '$.conflict_id' AS about, payload ->> '$.resolution' AS resolution FROM sync_queue

@@ -182,11 +182,12 @@ def queue(
         elif action is QueueAction.DISCARD:
             said = {"reason": reason, "person": _me()}
             answer = agent.send("POST", f"api/v1/agent/queue/{quote(str(item), safe='')}/discard", json=said)
-            show.said(answer, f"Item {item} is given up; central will be told.", json=json)
+            show.said(answer, f"Item {item} is given up; central will be told, unless it had refused it.", json=json)
         else:
             said = {"reason": reason, "person": _me()}
             answer = agent.send("DELETE", "api/v1/agent/queue/failed", json=said)
-            show.said(answer, f"{answer['cleared']} failed items are given up; central will be told.", json=json)
+            done = f"{answer['cleared']} failed items are given up; central will be told of those it had not refused."
+            show.said(answer, done, json=json)
 
 
 def _me() -> str:
@@ -307,7 +308,11 @@ def _counts(answer: "Row") -> str:
         return "it waits for central" + (", which is not reached" if answer["offline"] else "")
     if answer["status"] == "rejected":
         return f"central refused it: {answer.get('reason')}"
-    return "it was said before" if answer["status"] == "already" else "central has confirmed it"
+    if answer["status"] == "conflict":
+        return f"central has the node otherwise; see conflict {answer.get('conflict_id')}"
+    if answer["status"] == "already":
+        return "it was said before"
+    return "central has confirmed it" if "queue_id" in answer else "it is settled here, and central knows nothing of it"
 
 
 class CacheAction(StrEnum):

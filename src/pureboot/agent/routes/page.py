@@ -27,7 +27,7 @@ _FILES = {"page.css": "text/css", "page.js": "text/javascript"}
 # What was done, as the address of the page after it names it: no text of a link's maker is shown as ours.
 DONE = {
     "requeued": "The item goes out again.",
-    "discarded": "The item is given up; central will be told.",
+    "discarded": "The item is given up; central will be told, unless it had refused it.",
     "settled": "The conflict is settled.",
     "decided": "It is decided here, and counts once central confirms it.",
 }
