@@ -3,7 +3,9 @@
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
+from pureboot.central import tables as t
 from tests.support.central import RunningCentral, SetClock, SpeakingAgent
 
 
@@ -44,6 +46,7 @@ async def test_only_what_is_sent_changes(central: RunningCentral) -> None:
         {"name": "x", "colour": "red"},
         {"name": "x", "local_boot": "reboot"},
         {"name": "x", "cache_max_size_gb": 0},
+        {"name": "x", "cache_max_size_gb": "inf"},
         {"name": "x", "parent_id": "nowhere"},
     ],
 )
@@ -51,7 +54,18 @@ async def test_a_site_that_makes_no_sense_is_422(central: RunningCentral, body: 
     await central.ask("POST", "/sites", 422, json=body)
 
 
-@pytest.mark.parametrize("patch", [{"cache_retention_days": 40_000}, {"parent_id": "nowhere"}, {"name": ""}])
+@pytest.mark.parametrize(
+    "patch",
+    [
+        {"cache_retention_days": 40_000},
+        {"parent_id": "nowhere"},
+        {"name": ""},
+        {"cache_max_size_gb": "inf"},
+        {"cache_max_size_gb": "1e400"},
+        {"offline_install_max_age": "Infinity"},
+    ],
+    ids=str,
+)
 async def test_a_change_that_makes_no_sense_is_422_and_changes_nothing(
     central: RunningCentral, patch: dict[str, Any]
 ) -> None:
@@ -59,6 +73,14 @@ async def test_a_change_that_makes_no_sense_is_422_and_changes_nothing(
     error = (await central.ask("PATCH", "/sites/attic", 422, json=patch))["error"]
     assert error["message"].startswith(f"{next(iter(patch))}: ")
     assert await central.ask("GET", "/sites/attic") == site
+
+
+async def test_a_size_without_end_that_was_stored_before_is_read_and_mended(central: RunningCentral) -> None:
+    await central.new_site("attic")
+    central.db.write_now(lambda conn: conn.execute(update(t.site).values(cache_max_size_gb=float("inf"))))
+    assert (await central.ask("GET", "/sites"))["items"][0]["cache_max_size_gb"] is None
+    await central.ask("PATCH", "/sites/attic", 422, json={"name": "loft"})
+    assert (await central.ask("PATCH", "/sites/attic", json={"cache_max_size_gb": 7}))["cache_max_size_gb"] == 7
 
 
 async def test_a_name_is_taken_once(central: RunningCentral) -> None:
@@ -200,6 +222,16 @@ async def test_health_shows_the_last_heartbeat_and_what_waits(central: RunningCe
     assert (health["metrics"]["pending_queue_items"], health["metrics"]["version"]) == (7, "9")
     assert (health["nodes"], health["nodes_total"], health["conflicts_pending"]) == ({"discovered": 1}, 1, 0)
     assert (health["agent_id"], health["agent_status"]) == (agent.id, "online")
+
+
+@pytest.mark.parametrize("rate", ["nan", "inf", "-0.1", 1.1], ids=str)
+async def test_a_rate_that_is_none_is_refused_and_takes_no_list_along(central: RunningCentral, rate: Any) -> None:
+    """SQLite reads no JSON of a table in which one row says NaN."""
+    await central.new_site("attic")
+    agent = await central.speaking_agent("attic")
+    body = {"agent_id": agent.id, "metrics": {"cache_hit_rate": rate}}
+    assert (await agent.client.post("/api/v1/agents/heartbeat", json=body)).status_code == 422
+    assert [site["name"] for site in (await central.ask("GET", "/sites"))["items"]] == ["attic"]
 
 
 async def test_an_agent_is_asked_to_sync_with_its_next_heartbeat(central: RunningCentral) -> None:

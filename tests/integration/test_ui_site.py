@@ -182,6 +182,17 @@ async def test_a_stale_form_is_refused_with_what_is_there_and_what_was_typed(
     assert 'value="much"' in wrong.text
 
 
+@pytest.mark.parametrize("size", ["inf", "1e400", "nan"])
+async def test_a_size_without_end_is_refused_and_kept_in_the_form(
+    central: RunningCentral, agent: SpeakingAgent, size: str
+) -> None:
+    path = f"/sites/{agent.site_id}"
+    answer = await (await signed_in(central)).post(path, **SETTINGS | {"cache_max_size_gb": size})
+    assert (answer.status_code, f'value="{size}"' in answer.text, 'value="loft"' in answer.text) == (422, True, True)
+    page = await agent.changes()
+    assert [item.doc["cache_max_size_gb"] for item in page.items if item.type == "site"] == [50]
+
+
 async def test_the_api_refuses_a_stale_version_too(central: RunningCentral, agent: SpeakingAgent) -> None:
     path = f"/sites/{agent.site_id}"
     await central.ask("PATCH", path, json={"version": 1, "description": "a"})

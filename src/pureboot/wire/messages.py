@@ -28,12 +28,13 @@ Count = Annotated[int, Field(ge=0, lt=2**31)]
 Tally = Annotated[int, Field(ge=0, le=10**15)]
 
 
+# JSON has no infinity, and pydantic would read one from text: what is stored or sent again would be broken.
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class Lenient(BaseModel):
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
 
 T = TypeVar("T")
@@ -168,7 +169,8 @@ class SiteFields(SiteSettings):
 class SiteDocument(SiteFields):
     """A site as its agent sees it on the feed."""
 
-    model_config = ConfigDict(extra="ignore")
+    # What was stored before infinity was refused is still read, so that it can be mended.
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=True)
 
     id: str
     version: int
@@ -574,7 +576,7 @@ class AgentMetrics(Lenient):
     services: dict[str, str] = {}
     nodes_seen_last_hour: Count = 0
     active_boots: Count = 0
-    cache_hit_rate: float = 0.0
+    cache_hit_rate: float = Field(default=0.0, ge=0, le=1)
     cache_bytes: int = Field(default=0, ge=0, le=BIGGEST)
     cache_limit_bytes: int = Field(default=0, ge=0, le=BIGGEST)
     cache_files: Count = 0
