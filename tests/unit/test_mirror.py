@@ -537,7 +537,7 @@ async def test_facts_that_rotted_keep_no_answer_and_no_page_out_and_come_again(p
     rots = "UPDATE node SET facts = ?"
     await parts.database.store.write(lambda tx: tx.execute(rots, [rot]))
     document = node_document("n1", MAC, version=2, facts={"vendor": "QEMU"})
-    await settle(parts, answer(said(Outcome.APPLIED, item), nodes=[document]))
+    await settle(parts, answer(said(Outcome.APPLIED, str(item)), nodes=[document]))
     assert parts.rows("SELECT facts FROM node") == [('{"vendor": "QEMU"}',)]
     await parts.database.store.write(lambda tx: tx.execute(rots, [rot]))
     await parts.knows(version=3, facts={"vendor": "KVM"})

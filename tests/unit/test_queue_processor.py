@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -599,8 +600,8 @@ async def test_more_comes_back_than_is_known_to_have_been_settled(parts: Parts, 
     async with linked(parts, central) as link:
         await link.connectivity.check_connectivity()
         await link.processor.process_queue()
-        for settled in (0, -2):
-            await parts.database.store.write(lambda tx, s=settled: tx.execute("UPDATE epoch_account SET settled = ?", [s]))
+        for known in ("UPDATE epoch_account SET settled = 0", "UPDATE epoch_account SET settled = -2"):
+            await parts.database.store.write(partial(Transaction.execute, sql=known))
             central.restore(central.nodes)
             parts.clock.advance(60)
             await says(parts, 1)
