@@ -242,6 +242,17 @@ async def test_both_sides_are_compared_once_the_outbox_is_empty(parts: Parts, tm
     assert (conflict.node_mac, conflict.conflict_type) == (MAC, "missing_central")
 
 
+async def test_a_document_that_rotted_keeps_the_feed_from_nothing(parts: Parts, tmp_path: Path) -> None:
+    central = FakeCentral()
+    await parts.knows()
+    await parts.database.store.write(lambda tx: tx.execute("UPDATE node SET document = substr(document, 2)"))
+    async with linked(parts, central) as link:
+        await link.connectivity.check_connectivity()
+        async with following(parts, link, tmp_path, Feed(page(), page(next="1.2"))) as sync:
+            assert await sync.sync_once() == (1, 0)
+    assert await parts.detector.get_pending_conflicts() == []
+
+
 async def test_an_error_of_central_is_one_of_ours(parts: Parts, tmp_path: Path) -> None:
     class Broken(Feed):
         async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:

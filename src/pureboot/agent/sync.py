@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from pydantic import ValidationError
+
 from pureboot.agent import sweep
 from pureboot.agent.cache.state_cache import NodeStateCache
 from pureboot.agent.central_client import CentralClient
@@ -262,5 +264,9 @@ def _now() -> datetime:
 
 
 def _documents(connection: sqlite3.Connection) -> list[dict[str, Any]]:
-    rows = connection.execute("SELECT document FROM node WHERE document IS NOT NULL")
-    return [NodeDocument.model_validate_json(row["document"]).model_dump() for row in rows]
+    """Those that can be read: one that rotted comes again with central's next word of its node."""
+    found: list[dict[str, Any]] = []
+    for row in connection.execute("SELECT document FROM node WHERE document IS NOT NULL"):
+        with contextlib.suppress(ValidationError):
+            found.append(NodeDocument.model_validate_json(row["document"]).model_dump())
+    return found
