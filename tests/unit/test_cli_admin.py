@@ -350,7 +350,8 @@ def test_a_persons_password_is_read_and_not_shown(central):
     result = CliRunner().invoke(app, ["person", "add", "kim", "--role", "operator"], input="long enough\n")
     assert (result.exit_code, result.output) == (0, "kim can sign in, as operator.\n")
     assert central.last.json == {"name": "kim", "role": "operator", "password": "long enough"}
-    assert CliRunner().invoke(app, ["person", "add", "kim"], input="").exit_code == 1
+    assert CliRunner().invoke(app, ["person", "add", "kim"], input="").exit_code == 2
+    assert CliRunner().invoke(app, ["person", "add", "kim"], input=b"\xff\n").exit_code == 2
 
 
 def test_a_person_is_changed_and_removed(central):

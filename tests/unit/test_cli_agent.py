@@ -32,9 +32,11 @@ def pureboot(*arguments: str, code: int = 0) -> str:
     return result.output
 
 
-def init(server: Canned, site: str = "s1", code: int = 0) -> str:
-    flags = ("--central-url", server.url, "--site", site, "--token", "once", "--data-dir", "here")
-    return pureboot("agent", "init", *flags, code=code)
+def init(server: Canned, *token: str, site: str = "s1", code: int = 0, input: str | bytes = "") -> str:
+    flags = ("--central-url", server.url, "--site", site, "--data-dir", "here", *(token or ("--token", "once")))
+    result = CliRunner().invoke(app, ["agent", "init", *flags], input=input)
+    assert result.exit_code == code, result.output
+    return result.output
 
 
 def local(server: Canned, *arguments: str) -> str:
@@ -48,6 +50,21 @@ class TestInit:
         assert server.last.json["token"] == "once"
         assert "Authorization" not in server.last.headers
         assert identity.load(tmp_path / "here") == identity.Identity("a1", "s1", server.url, "secret")
+
+    def test_takes_the_token_where_no_list_of_processes_shows_it(self, server, monkeypatch):
+        server.says("POST", "/api/v1/agents/register", CREDENTIAL, status=201)
+        init(server, "--token", "-", input="piped\n")
+        assert server.last.json["token"] == "piped"
+        monkeypatch.setenv("PUREBOOT_AGENT_TOKEN", "of the environment")
+        init(server, "--data-dir", "here")
+        assert server.last.json["token"] == "of the environment"
+
+    @pytest.mark.parametrize(
+        ("token", "input"), [(("--token", "-"), b"\n"), (("--token", "-"), b"\xff\n"), (("--data-dir", "here"), b"")]
+    )
+    def test_asks_nobody_without_a_token(self, server, token, input):
+        assert "token" in init(server, *token, code=2, input=input)
+        assert server.asked == []
 
     def test_shows_no_credential(self, server):
         server.says("POST", "/api/v1/agents/register", CREDENTIAL, status=201)

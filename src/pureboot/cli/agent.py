@@ -11,7 +11,7 @@ from urllib.parse import quote
 import typer
 
 from pureboot.cli import remote, show
-from pureboot.cli.options import AsJson, Config, DataDir, group
+from pureboot.cli.options import AsJson, Config, DataDir, ask, group
 from pureboot.core.errors import CentralUnavailable
 from pureboot.core.lifecycle import NodeState
 from pureboot.core.reconcile import Resolution
@@ -29,7 +29,14 @@ Port = Annotated[int | None, typer.Option(help="HTTP port of the agent.")]
 def init(
     central_url: Annotated[str, typer.Option(help="Address of central.")],
     site: Annotated[str, typer.Option(help="Id or name of the site.")],
-    token: Annotated[str, typer.Option(help="One-time token from `pureboot site token`.")],
+    token: Annotated[
+        str,
+        typer.Option(
+            envvar="PUREBOOT_AGENT_TOKEN",
+            help="One-time token from `pureboot site token`; `-`: asked for, or read from standard input. "
+            "`PUREBOOT_AGENT_TOKEN` may hold it too. Written here, others on this host can see it.",
+        ),
+    ],
     data_dir: DataDir = None,
     config: Config = None,
 ) -> None:
@@ -46,7 +53,7 @@ def init(
     settings = _settings(config, data_dir)
     folder = settings.data_dir
     identity.check_writable(folder)  # before the token is spent
-    body = AgentRegistration(token=token, site=site, version=__version__).model_dump()
+    body = AgentRegistration(token=_one_time(token), site=site, version=__version__).model_dump()
     with remote.anyone(central_url, settings.ca_file) as central:
         answer = central.send("POST", "agents/register", json=body)
     try:
@@ -57,6 +64,14 @@ def init(
     typer.echo(
         f"This is agent {issued.agent_id} of site {issued.site_id}. Start it: pureboot agent run --data-dir {folder}"
     )
+
+
+def _one_time(token: str) -> str:
+    if token != "-":
+        return token
+    if given := ask("One-time token").strip():
+        return given
+    raise typer.BadParameter("There is no token on standard input.")
 
 
 @app.command()

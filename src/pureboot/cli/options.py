@@ -1,5 +1,6 @@
 """Options that several commands share, so that they read the same everywhere."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,16 @@ Workflow = Annotated[str, typer.Argument(metavar="WORKFLOW", help="Id or name of
 
 def group(help: str) -> typer.Typer:
     return typer.Typer(help=help, no_args_is_help=True, rich_markup_mode=None)
+
+
+def ask(question: str, *, twice: bool = False) -> str:
+    """What is typed and not shown, or the first line of what is piped in; empty where that is no text."""
+    if sys.stdin.isatty():
+        return str(typer.prompt(question, hide_input=True, confirmation_prompt=twice))
+    try:
+        return sys.stdin.readline().rstrip("\r\n")
+    except UnicodeDecodeError:
+        return ""
 
 
 def given(**values: Any) -> dict[str, Any]:

@@ -1,15 +1,13 @@
 """`pureboot person`: who may sign in to central's pages."""
 
-import sys
 from typing import Annotated
 from urllib.parse import quote
 
 import typer
 
 from pureboot.cli import show
-from pureboot.cli.options import AsJson, given, group
+from pureboot.cli.options import AsJson, ask, given, group
 from pureboot.cli.remote import central
-from pureboot.core.errors import Invalid
 from pureboot.core.roles import Role
 
 app = group("People: who may sign in to central's pages, and as what.")
@@ -70,9 +68,6 @@ def _path(name: str) -> str:
 
 
 def _password(question: str) -> str:
-    """Typed twice and not shown, or the first line of what is piped in. Raises Invalid."""
-    if sys.stdin.isatty():
-        return str(typer.prompt(question, hide_input=True, confirmation_prompt=True))
-    if password := sys.stdin.readline().rstrip("\r\n"):
+    if password := ask(question, twice=True):
         return password
-    raise Invalid("There is no password.", hint="Type it when asked, or pipe it in as one line.")
+    raise typer.BadParameter("There is no password. Type it when asked, or pipe it in as one line.")
