@@ -192,6 +192,18 @@ class TestTheOneOnThisHost:
         pureboot("agent", "cache", "--data-dir", "here")
         assert server.last.headers["Authorization"] == "Bearer s1te"
 
+    def test_a_conflict_is_found_by_a_mac_in_any_spelling(self, server):
+        conflict = {"id": "c1", "node_mac": "52:54:00:aa:bb:01"}
+        server.says("GET", "/api/v1/agent/conflicts", {"items": [conflict], "next_cursor": None})
+        server.says("POST", "/api/v1/agent/conflicts/c1/resolve", {"status": "applied", "queue_id": "q1"})
+        assert "central has confirmed it" in local(server, "resolve", "52-54-00-AA-BB-01", "merge")
+
+    @pytest.mark.parametrize("mac", ["52-54-00-AA-BB-01", "5254.00aa.bb01", "525400AABB01"])
+    def test_a_node_is_found_by_a_mac_in_any_spelling(self, server, mac):
+        server.says("GET", "/api/v1/nodes", {"items": [{"id": "n1"}], "next_cursor": None})
+        server.says("POST", "/api/v1/agent/nodes/n1/state", {"status": "applied", "state": "active"})
+        assert "The node is active here" in local(server, "move", mac, "active")
+
     def test_does_not_run(self):
         port = str(free_port())
         for command in ("status", "queue", "conflicts", "cache", "sync"):

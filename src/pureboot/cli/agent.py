@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import typer
 
-from pureboot.cli import remote, show
+from pureboot.cli import names, remote, show
 from pureboot.cli.options import AsJson, Config, DataDir, ask, group
 from pureboot.core.errors import CentralUnavailable
 from pureboot.core.lifecycle import NodeState
@@ -290,9 +290,10 @@ def resolve(
     json: AsJson = False,
 ) -> None:
     """Settle a conflict from here; offline too. It counts once central confirms it."""
+    said = names.spelled(conflict) or conflict
     with _local(config, data_dir, port) as agent:
         rows = agent.listing("api/v1/agent/conflicts")
-        found = next((row["id"] for row in rows if conflict in (row["id"], row["node_mac"])), conflict)
+        found = next((row["id"] for row in rows if said in (row["id"], row["node_mac"])), conflict)
         body = {"resolution": resolution, "person": _me(), "comment": comment}
         answer = agent.send("POST", f"api/v1/agent/conflicts/{quote(found, safe='')}/resolve", json=body)
     show.said(answer, f"{resolution}: {_counts(answer)}.", json=json)
@@ -310,7 +311,7 @@ def move(
 ) -> None:
     """Do here what administrators do with a node at central; at a site of the level full only."""
     with _local(config, data_dir, port) as agent:
-        rows = agent.listing("api/v1/nodes", mac=node) if ":" in node or "-" in node else []
+        rows = agent.listing("api/v1/nodes", mac=mac) if (mac := names.spelled(node)) else []
         found = rows[0]["id"] if rows else node
         body = {"state": state, "person": _me(), "comment": comment}
         answer = agent.send("POST", f"api/v1/agent/nodes/{quote(found, safe='')}/state", json=body)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pureboot.cli import show
+from pureboot.cli import names, show
 from pureboot.cli.options import AsJson, group
 from pureboot.cli.remote import Remote, Row, central
 from pureboot.core.errors import NotFound
@@ -134,8 +134,9 @@ def _path(row: Row) -> str:
 
 def _find(remote: Remote, conflict: str, status: str = "all") -> Row:
     """The newest that is meant. Raises NotFound."""
+    said = names.spelled(conflict) or conflict
     rows = remote.listing("conflicts", status=status)
-    if found := [row for row in rows if conflict in (row["id"], row["node_mac"])]:
+    if found := [row for row in rows if said in (row["id"], row["node_mac"])]:
         return found[-1]
     which = "" if status == "all" else f"{status} "
     raise NotFound(

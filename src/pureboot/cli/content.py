@@ -159,7 +159,7 @@ def _path(name: str) -> str:
 
     category, slash, path = name.partition("/")
     if not (category and slash and path):
-        raise Invalid(f"{name!r} is not the name of content.", hint="Write CATEGORY/PATH, such as images/vmlinuz.")
+        raise typer.BadParameter(f"{name!r} is not the name of content. Write CATEGORY/PATH, such as images/vmlinuz.")
     return f"content/{quote(category, safe='')}/{quote(path)}"
 
 

@@ -14,15 +14,22 @@ def workflow(remote: Remote, said: str) -> Row:
 
 
 def node(remote: Remote, said: str) -> Row:
-    try:
-        mac = MacAddress.parse(said)
-    except Malformed:
+    mac = spelled(said)
+    if mac is None:
         found: Row = remote.get(_path("nodes", said))
         return found
-    rows = remote.listing("nodes", mac=str(mac))
+    rows = remote.listing("nodes", mac=mac)
     if not rows:
         raise NotFound(f"No node has the MAC address {mac}.", hint="`pureboot node list` shows all.")
     return rows[0]
+
+
+def spelled(said: str) -> str | None:
+    """A MAC address as it is kept, however it was said; None for what is none."""
+    try:
+        return str(MacAddress.parse(said))
+    except Malformed:
+        return None
 
 
 def _named(remote: Remote, collection: str, said: str, kind: str) -> Row:

@@ -8,7 +8,7 @@ import typer
 from pureboot.cli import names, show
 from pureboot.cli.options import AsJson, Node, given, group
 from pureboot.cli.remote import Remote, Row, central
-from pureboot.core.errors import Clash, IllegalEdge, Invalid
+from pureboot.core.errors import Clash, IllegalEdge
 from pureboot.core.lifecycle import By, Edge, NodeState, Stage, check, destination
 from pureboot.core.node import LocalBoot
 
@@ -236,9 +236,9 @@ def move(
 
 
 def _selection(remote: Remote, said: list[str] | None, found_by: Row, preview: bool) -> Row:
-    """Raises Invalid where it is neither of both: all nodes of all sites are never meant by saying nothing."""
+    """Raises BadParameter where it is neither of both: all nodes of all sites are never meant by saying nothing."""
     if bool(said) == bool(found_by):
-        raise Invalid("Name nodes, or say which by --site, --state or --search.")
+        raise typer.BadParameter("Name nodes, or say which by --site, --state or --search.")
     chosen = {"ids": [names.node(remote, each)["id"] for each in said]} if said else {"filter": found_by}
     return {**chosen, "preview": preview}
 

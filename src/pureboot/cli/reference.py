@@ -47,10 +47,11 @@ def cli_page() -> str:
     lines = [
         "# Commands",
         MADE,
-        "Commands for administrators (`site`, `node`, `workflow`, `content`, `conflict`) speak to central over HTTP. "
+        "Commands for administrators (`site`, `node`, `workflow`, `content`, `conflict`, `alert`, `person`, `token`) "
+        "speak to central over HTTP. "
         "`PUREBOOT_URL` names it (default: `http://127.0.0.1:8000`), `PUREBOOT_TOKEN` or the file that "
         "`PUREBOOT_TOKEN_FILE` names opens it. They end with 0; with 1 where central or the agent refuses or does not "
-        "answer; with 2 where the command or a setting is wrong.",
+        "answer, or a file cannot be read or written; with 2 where the command or a setting is wrong.",
         *_group("pureboot", app, app.info.help, depth=2),
     ]
     return "\n\n".join(lines) + "\n"

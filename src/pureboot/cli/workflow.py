@@ -8,7 +8,6 @@ import typer
 from pureboot.cli import names, show
 from pureboot.cli.options import AsJson, Workflow, given, group
 from pureboot.cli.remote import central
-from pureboot.core.errors import Invalid
 from pureboot.core.node import DoneWhen, InstallMethod
 
 app = group("Workflows: how machines are installed.")
@@ -62,7 +61,7 @@ def create(
 def _templates(pairs: list[str]) -> dict[str, str]:
     for pair in pairs:
         if not all(pair.partition("=")):
-            raise Invalid(f"{pair!r} names no template.", hint="Write preseed.cfg=templates/debian.cfg.")
+            raise typer.BadParameter(f"{pair!r} names no template. Write preseed.cfg=templates/debian.cfg.")
     return {name: content for name, _, content in (pair.partition("=") for pair in pairs)}
 
 
