@@ -25,10 +25,14 @@ class Asked:
 
 @dataclass
 class Canned:
-    """Answers by method and path: (status, JSON or bytes); a list of them is used up one by one, its last one kept."""
+    """Answers by method and path: (status, JSON or bytes); a list of them is used up one by one, its last one kept.
+
+    `headers` go with each.
+    """
 
     answers: dict[tuple[str, str], Any] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
+    headers: dict[str, str] = field(default_factory=dict)
     url: str = ""
 
     def says(self, method: str, path: str, body: Any = None, status: int = 200) -> None:
@@ -51,6 +55,7 @@ class Canned:
 def serving(canned: Canned) -> Iterator[Canned]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # else the body waits 40 ms for the word that the head has come
 
         def do(self) -> None:
             url = urlsplit(self.path)
@@ -60,6 +65,8 @@ def serving(canned: Canned) -> Iterator[Canned]:
             data = answer if isinstance(answer, bytes) else b"" if answer is None else json.dumps(answer).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(data)))
+            for name, value in canned.headers.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(data)
 

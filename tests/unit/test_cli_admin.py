@@ -177,6 +177,36 @@ def test_what_happened_to_a_node(central, what):
     assert pureboot("node", what, MAC)
 
 
+def test_what_a_node_said_beside_its_message_is_shown(central):
+    row = {"occurred_at": "2026-01-28T10:00:00Z", "event": "burn_in", "metadata": {"disk": "sda", "errors": [1, 2]}}
+    central.says("GET", "/api/v1/nodes/n1/events", page(row))
+    assert "disk=sda, errors=1, 2" in pureboot("node", "events", MAC)
+
+
+def test_a_sites_notices_are_a_field_a_line(central):
+    notices = [{"severity": "critical", "message": "It is silent."}, {"severity": "warning", "message": "It is late."}]
+    health = {"nodes": {"active": 3}, "problems": ["One.", "Two."], "notices": notices, "epoch_gaps": []}
+    central.says("GET", "/api/v1/sites/s1/health", health)
+    assert [line.split(maxsplit=1) for line in map(str.strip, pureboot("site", "health", "lab").splitlines())] == [
+        ["nodes.active", "3"],
+        ["problems", "One."],
+        ["problems", "Two."],
+        ["notices.1.severity", "critical"],
+        ["notices.1.message", "It is silent."],
+        ["notices.2.severity", "warning"],
+        ["notices.2.message", "It is late."],
+        ["epoch_gaps", "-"],
+    ]
+
+
+def test_nothing_is_cut_where_a_terminal_is_narrow(central, monkeypatch):
+    central.says("GET", "/api/v1/nodes/n1", {"N" * 100: "V" * 100})
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    output = pureboot("node", "show", "n1")
+    assert (output.count("N"), output.count("V")) == (100, 100)
+
+
 def test_nodes_are_filtered(central):
     central.says("GET", "/api/v1/sites/s1/nodes", page(NODE, NODE | {"state": "active"}))
     assert len(json.loads(pureboot("node", "list", "--site", "lab", "--state", "active", "--json"))) == 1
@@ -310,7 +340,9 @@ class TestWhatGoesWrong:
         monkeypatch.setenv("PUREBOOT_TOKEN", "x")
         assert pureboot("site", "list", code=1) == "pureboot: Central does not answer at http://127.0.0.1:9.\n"
 
-    @pytest.mark.parametrize("url", ["nonsense", "http://", "http://[", "ftp://x"])
+    @pytest.mark.parametrize(
+        "url", ["nonsense", "http://", "http://[", "ftp://x", "http://a..b", "http://a b", "http://a\x7f", "http://a\n"]
+    )
     def test_the_address_is_none(self, monkeypatch, url):
         monkeypatch.setenv("PUREBOOT_URL", url)
         monkeypatch.setenv("PUREBOOT_TOKEN", "x")
@@ -319,6 +351,23 @@ class TestWhatGoesWrong:
     def test_there_is_no_token(self, central, monkeypatch):
         monkeypatch.delenv("PUREBOOT_TOKEN")
         assert "PUREBOOT_TOKEN_FILE" in pureboot("site", "list", code=2)
+
+    @pytest.mark.parametrize("token", ["tök€n", "two\nlines"])
+    def test_a_token_that_no_header_carries_is_not_shown(self, central, monkeypatch, token):
+        monkeypatch.setenv("PUREBOOT_TOKEN", token)
+        output = pureboot("site", "list", code=2)
+        assert "pureboot: The token is none of PureBoot's" in output
+        assert token not in output
+        assert central.asked == []
+
+    @pytest.mark.parametrize(
+        ("name", "value"), [("HTTP_PROXY", "foo://x"), ("ALL_PROXY", "socks5://x:1"), ("SSL_CERT_FILE", "/none.pem")]
+    )
+    def test_an_environment_that_leads_nowhere(self, central, monkeypatch, name, value):
+        monkeypatch.setenv(name, value)
+        output = pureboot("site", "list", code=2)
+        assert output.startswith("pureboot: The environment names what cannot be used: ")
+        assert name in output
 
     def test_the_token_is_in_a_file(self, central, monkeypatch, tmp_path):
         monkeypatch.delenv("PUREBOOT_TOKEN")
@@ -344,6 +393,9 @@ class TestWhatGoesWrong:
     def test_a_name_that_is_no_content(self, central, tmp_path):
         (tmp_path / "k").write_bytes(b"k")
         assert "CATEGORY/PATH" in pureboot("content", "put", "vmlinuz", str(tmp_path / "k"), code=2)
+        for name in ("images/", "images/../../people/kim", "images//k"):
+            pureboot("content", "delete", name, code=2)
+        assert central.asked == []
 
     def test_a_file_that_is_not_there(self, central, tmp_path):
         assert "cannot be read" in pureboot("content", "put", "images/k", str(tmp_path / "k"), code=1)
@@ -356,11 +408,19 @@ class TestWhatGoesWrong:
             ("node", "assign", "linux"),
             ("conflict", "resolve", "c1", "toss_a_coin"),
             ("workflow", "create", "w", "--template", "x"),
+            ("site", "create", "x", "--cache-max-size-gb", "nan"),
+            ("site", "update", "lab", "--offline-install-max-age", "inf"),
+            ("alert", "acknowledge", ""),
+            ("alert", "acknowledge", ".."),
         ],
     )
     def test_usage(self, central, arguments):
         pureboot(*arguments, code=2)
         assert [asked.method for asked in central.asked if asked.method != "GET"] == []
+
+    def test_bytes_that_are_no_text(self, central):
+        for arguments in (("node", "show", "\udcff"), ("node", "list", "--search", "\udcff")):
+            assert "utf-8" in pureboot(*arguments, code=2).lower()
 
 
 def test_a_persons_password_is_read_and_not_shown(central):

@@ -204,6 +204,16 @@ class TestTheOneOnThisHost:
         server.says("POST", "/api/v1/agent/nodes/n1/state", {"status": "applied", "state": "active"})
         assert "The node is active here" in local(server, "move", mac, "active")
 
+    @pytest.mark.parametrize(("host", "asked"), [("::", "[::1]"), ("::1", "[::1]"), ("0.0.0.0", "127.0.0.1")])
+    def test_is_asked_where_it_listens(self, monkeypatch, host, asked):
+        monkeypatch.setenv("PUREBOOT_AGENT__HOST", host)
+        assert f"No agent answers at http://{asked}:9;" in pureboot("agent", "status", "--port", "9", code=1)
+
+    def test_a_token_that_no_header_carries(self, tmp_path):
+        (tmp_path / "here").mkdir()
+        (tmp_path / "here" / "admin-token").write_bytes(b"\xff")
+        assert "The token is none of PureBoot's" in pureboot("agent", "status", "--data-dir", "here", code=2)
+
     def test_does_not_run(self):
         port = str(free_port())
         for command in ("status", "queue", "conflicts", "cache", "sync"):

@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
-from urllib.parse import quote
 
 import typer
 
@@ -61,7 +60,7 @@ def init(
     except ValidationError:
         raise CentralUnavailable(f"What answers at {central_url} is not central.") from None
     identity.save(folder, identity.Identity(issued.agent_id, issued.site_id, central_url, issued.credential))
-    typer.echo(
+    show.tell(
         f"This is agent {issued.agent_id} of site {issued.site_id}. Start it: pureboot agent run --data-dir {folder}"
     )
 
@@ -192,11 +191,11 @@ def queue(
         if action is QueueAction.LIST:
             _show_queue(agent.listing("api/v1/agent/queue", limit="1000"), json)
         elif action is QueueAction.REQUEUE:
-            answer = agent.send("POST", f"api/v1/agent/queue/{quote(str(item), safe='')}/requeue")
+            answer = agent.send("POST", f"api/v1/agent/queue/{names.part(str(item))}/requeue")
             show.said(answer, f"Item {item} goes out again.", json=json)
         elif action is QueueAction.DISCARD:
             said = {"reason": reason, "person": _me()}
-            answer = agent.send("POST", f"api/v1/agent/queue/{quote(str(item), safe='')}/discard", json=said)
+            answer = agent.send("POST", f"api/v1/agent/queue/{names.part(str(item))}/discard", json=said)
             show.said(answer, f"Item {item} is given up; central will be told, unless it had refused it.", json=json)
         else:
             said = {"reason": reason, "person": _me()}
@@ -270,7 +269,7 @@ def boots(
             return
         after = "0"
         while True:
-            answer = agent.get(path, after=after, wait="20", limit="1000")
+            answer = agent.page(path, after=after, wait="20", limit="1000")
             for row in answer["items"]:
                 show.line(row, columns.values(), json=json)
             after = str(answer["last"])
@@ -295,7 +294,7 @@ def resolve(
         rows = agent.listing("api/v1/agent/conflicts")
         found = next((row["id"] for row in rows if said in (row["id"], row["node_mac"])), conflict)
         body = {"resolution": resolution, "person": _me(), "comment": comment}
-        answer = agent.send("POST", f"api/v1/agent/conflicts/{quote(found, safe='')}/resolve", json=body)
+        answer = agent.send("POST", f"api/v1/agent/conflicts/{names.part(found)}/resolve", json=body)
     show.said(answer, f"{resolution}: {_counts(answer)}.", json=json)
 
 
@@ -314,7 +313,7 @@ def move(
         rows = agent.listing("api/v1/nodes", mac=mac) if (mac := names.spelled(node)) else []
         found = rows[0]["id"] if rows else node
         body = {"state": state, "person": _me(), "comment": comment}
-        answer = agent.send("POST", f"api/v1/agent/nodes/{quote(found, safe='')}/state", json=body)
+        answer = agent.send("POST", f"api/v1/agent/nodes/{names.part(found)}/state", json=body)
     show.said(answer, f"The node is {answer['state']} here: {_counts(answer)}.", json=json)
 
 
@@ -363,7 +362,7 @@ def cache(
             answer = agent.send("POST", "api/v1/agent/cache/verify")
             show.said(answer, f"{answer['files']} files are read again; `agent status` shows what is wrong.", json=json)
         elif action is CacheAction.REMOVE:
-            agent.send("DELETE", f"api/v1/agent/cache/{quote(str(name))}")
+            agent.send("DELETE", f"api/v1/agent/cache/{names.parts(str(name))}")
             show.said({"removed": name}, f"{name} is removed.", json=json)
         else:
             clear = action is CacheAction.CLEAR
@@ -396,7 +395,7 @@ def readiness(port: Port = None, data_dir: DataDir = None, config: Config = None
         return
     if report["items"]:
         show.listing(report["items"], columns, json=False, empty="")
-    typer.echo(report["summary"])
+    show.tell(report["summary"])
 
 
 @app.command()
@@ -428,13 +427,14 @@ def _settings(config: Path | None, data_dir: Path | None, **flags: object) -> "A
 
 def _local(config: Path | None, data_dir: Path | None, port: int | None) -> AbstractContextManager["Remote"]:
     settings = _settings(config, data_dir, port=port)
-    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::", "") else settings.host
-    return remote.site_agent(f"http://{host}:{settings.port}", _site_token(settings.data_dir))
+    host = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
+    url = f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+    return remote.site_agent(url, _site_token(settings.data_dir))
 
 
 def _site_token(folder: Path) -> str:
     """What opens the agent where it listens on another address than the loopback; on that it asks for none."""
     try:
-        return (folder / "admin-token").read_text().strip()
+        return (folder / "admin-token").read_text(errors="replace").strip()
     except OSError:
         return ""

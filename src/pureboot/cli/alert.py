@@ -2,7 +2,6 @@
 
 from enum import StrEnum
 from typing import Annotated
-from urllib.parse import quote
 
 import typer
 
@@ -48,5 +47,5 @@ def acknowledge(
 ) -> None:
     """Say that somebody has seen an alert. What happened ends with it; what lasts stands on."""
     with central() as remote:
-        row = remote.send("POST", f"alerts/{quote(alert, safe='')}/acknowledge")
+        row = remote.send("POST", f"alerts/{names.part(alert)}/acknowledge")
     show.said(row, f"{row['site_name']}: {row['message']} Seen by {row['acknowledged_by']}.", json=json)

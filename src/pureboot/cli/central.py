@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from pureboot.cli import show
 from pureboot.cli.options import Config, DataDir, group
 
 app = group("Run central, the source of truth.")
@@ -54,4 +55,4 @@ def post_restore(
 
     settings = load(CentralSettings, file=config, data_dir=data_dir, database_url=database_url)
     generation = main.post_restore(settings, known=known)
-    typer.echo(f"This is generation {generation} now. Start central; its agents will offer again what they had sent.")
+    show.tell(f"This is generation {generation} now. Start central; its agents will offer again what they had sent.")

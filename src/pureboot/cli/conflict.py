@@ -9,6 +9,7 @@ import typer
 from pureboot.cli import names, show
 from pureboot.cli.options import AsJson, group
 from pureboot.cli.remote import Remote, Row, central
+from pureboot.cli.show import text
 from pureboot.core.errors import NotFound
 from pureboot.core.reconcile import ConflictType, Resolution
 
@@ -65,7 +66,7 @@ def show_(conflict: AConflict, json: AsJson = False) -> None:
         show.record(view, json=True)
         return
     for line in _told(view):
-        typer.echo(line)
+        show.tell(line)
 
 
 @app.command()
@@ -99,9 +100,9 @@ def resolve(
     for row in rows:
         is_now = "would be" if preview else "is"
         told = f"not settled: {row['reason']}" if row["outcome"] == "refused" else f"settled: {resolution}."
-        typer.echo(f"The conflict about {row['node_mac'] or row['id']} {is_now} {told}")
+        show.tell(f"The conflict about {row['node_mac'] or row['id']} {is_now} {told}")
     if not rows:
-        typer.echo("There are no such conflicts.")
+        show.tell("There are no such conflicts.")
     raise typer.Exit(_code(rows))
 
 
@@ -151,21 +152,22 @@ def _filter(**query: str | None) -> dict[str, str]:
 def _told(view: Row) -> Iterator[str]:
     yield f"{view['id']}  {view['conflict_type']} about {view['node_mac']} at {view['site_name']}, {view['status']}"
     yield f"base     {_stage(view['base'])}"
-    yield f"site     {view['local_state']}, {view['local_updated_at']} (±{view['local_uncertainty_seconds']:.0f} s)"
+    doubt = f"±{view['local_uncertainty_seconds']:.0f} s"
+    yield f"site     {view['local_state']}, {text(view['local_updated_at'])} ({doubt})"
     for link in view["chain"]:
         path = f"{_stage(link['origin'])} → {_stage(link['target'])}"
-        yield f"           {link['occurred_at']}  {path}  {link['comment']}"
-    yield f"central  {view['central_state']}, {view['central_updated_at']}"
+        yield f"           {text(link['occurred_at'])}  {path}  {link['comment']}"
+    yield f"central  {text(view['central_state'])}, {text(view['central_updated_at'])}"
     for step in view["central_history"]:
-        path = f"{step['from_state']} → {step['to_state']}"
-        yield f"           {step['recorded_at']}  {path}  by {step['actor']}  {step['comment']}"
+        path = f"{text(step['from_state'])} → {step['to_state']}"
+        yield f"           {text(step['recorded_at'])}  {path}  by {step['actor']}  {step['comment']}"
     for preview in view["previews"]:
         forced = " by force" if any(step["forced"] for step in preview["steps"]) else ""
         end = f"the node is {_stage(preview['end'])}{forced}" if preview["end"] else "the node stays deleted"
         yield f"{preview['resolution']:<12} {preview['refused'] or end}"
     for decision in view["decisions"]:
         what = decision["resolution"] or "taken back"
-        yield f"decided  {decision['at']}  {what} by {decision['by']}  {decision['comment']}"
+        yield f"decided  {text(decision['at'])}  {what} by {decision['by']}  {decision['comment']}"
 
 
 def _stage(stage: Row | None) -> str:

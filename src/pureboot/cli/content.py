@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from pureboot.cli import show
+from pureboot.cli import names, show
 from pureboot.cli.options import AsJson, group
 from pureboot.cli.remote import central
 from pureboot.core.errors import Invalid, PureBootError
@@ -49,7 +49,7 @@ def put(
         row = _upload(remote, progress, name, file)
     show.said(row, f"{name} is at central: {row['size']} bytes, {row['digest']}.", json=json)
     if fault := _template_fault(name, file):
-        typer.echo(f"As a template it cannot be used: {fault}", err=True)
+        show.tell(f"As a template it cannot be used: {fault}", err=True)
 
 
 @app.command("import-ipxe")
@@ -76,7 +76,8 @@ def import_ipxe(
     if json:
         show.as_json(rows)
     else:
-        typer.echo("\n".join(lines))
+        for line in lines:
+            show.tell(line)
 
 
 def _first(folder: Path, places: tuple[str, ...]) -> Path | None:
@@ -155,12 +156,9 @@ def _save(answer: "httpx2.Response", part: Path, title: str) -> None:
 
 
 def _path(name: str) -> str:
-    from urllib.parse import quote
-
-    category, slash, path = name.partition("/")
-    if not (category and slash and path):
+    if not all(name.partition("/")):
         raise typer.BadParameter(f"{name!r} is not the name of content. Write CATEGORY/PATH, such as images/vmlinuz.")
-    return f"content/{quote(category, safe='')}/{quote(path)}"
+    return f"content/{names.parts(name)}"
 
 
 def _counted(data: BinaryIO, progress: "Progress", title: str, size: int) -> Iterator[bytes]:
@@ -175,6 +173,6 @@ def _progress() -> "Progress":
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     console = Console(stderr=True)
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

@@ -6,7 +6,7 @@ import typer
 from typer.core import TyperGroup
 
 from pureboot import __version__
-from pureboot.cli import agent, alert, central, conflict, content, node, person, site, token, workflow
+from pureboot.cli import agent, alert, central, conflict, content, node, person, show, site, token, workflow
 from pureboot.cli.demo import command as demo
 from pureboot.core.errors import PureBootError, SettingsError
 
@@ -19,9 +19,9 @@ class Root(TyperGroup):
         try:
             return super().invoke(ctx)
         except PureBootError as error:
-            typer.echo(f"pureboot: {error.message}", err=True)
+            show.tell(f"pureboot: {error.message}", err=True)
             if error.hint:
-                typer.echo(error.hint, err=True)
+                show.tell(error.hint, err=True)
             raise typer.Exit(2 if isinstance(error, SettingsError) else 1) from None
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None

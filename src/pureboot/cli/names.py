@@ -1,5 +1,9 @@
 """People say names and MAC addresses; the API wants ids."""
 
+from urllib.parse import quote
+
+import typer
+
 from pureboot.cli.remote import Remote, Row
 from pureboot.core.errors import Clash, Malformed, NotFound
 from pureboot.core.mac import MacAddress
@@ -16,8 +20,7 @@ def workflow(remote: Remote, said: str) -> Row:
 def node(remote: Remote, said: str) -> Row:
     mac = spelled(said)
     if mac is None:
-        found: Row = remote.get(_path("nodes", said))
-        return found
+        return remote.get(f"nodes/{part(said)}")
     rows = remote.listing("nodes", mac=mac)
     if not rows:
         raise NotFound(f"No node has the MAC address {mac}.", hint="`pureboot node list` shows all.")
@@ -42,7 +45,16 @@ def _named(remote: Remote, collection: str, said: str, kind: str) -> Row:
     return rows[0]
 
 
-def _path(collection: str, said: str) -> str:
-    from urllib.parse import quote
+def parts(said: str) -> str:
+    return "/".join(map(part, said.split("/")))
 
-    return f"{collection}/{quote(said, safe='')}"
+
+def part(said: str) -> str:
+    """Of a path, which it cannot lead elsewhere. Raises BadParameter; a shell passes bytes that are no text, too."""
+    try:
+        quoted = quote(said, safe="")
+    except UnicodeEncodeError:
+        raise typer.BadParameter(f"{said!r} is no text in UTF-8.") from None
+    if quoted in ("", ".", ".."):
+        raise typer.BadParameter(f"{said!r} names nothing.")
+    return quoted

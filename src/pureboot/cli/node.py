@@ -166,7 +166,7 @@ def approve(
             if assigned:
                 remote.send("PATCH", f"nodes/{row['id']}", json={"workflow_id": assigned})
             remote.send("PATCH", f"nodes/{row['id']}/state", json={"state": NodeState.PENDING, "comment": comment})
-            typer.echo(f"Node {row['mac_address']} is approved.")
+            show.tell(f"Node {row['mac_address']} is approved.")
 
 
 def _check_approvable(row: Row, workflow_id: str | None) -> None:
@@ -248,7 +248,7 @@ def _tell(outcome: Row, *, json: bool) -> None:
     said = "would change" if outcome["preview"] else "changed"
     show.said(outcome, f"{outcome['changed']} {said}, {outcome['unchanged']} are like that already.", json=json)
     for each in [] if json else outcome["refused"]:
-        typer.echo(f"{each['mac_address'] or each['node_id']}: {each['message']}", err=True)
+        show.tell(f"{each['mac_address'] or each['node_id']}: {each['message']}", err=True)
     if outcome["refused"]:
         raise typer.Exit(1)
 
@@ -259,7 +259,7 @@ def delete(node: Node) -> None:
     with central() as remote:
         row = names.node(remote, node)
         remote.send("DELETE", f"nodes/{row['id']}")
-        typer.echo(f"Node {row['mac_address']} is deleted.")
+        show.tell(f"Node {row['mac_address']} is deleted.")
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """Options that several commands share, so that they read the same everywhere."""
 
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +19,13 @@ Workflow = Annotated[str, typer.Argument(metavar="WORKFLOW", help="Id or name of
 
 def group(help: str) -> typer.Typer:
     return typer.Typer(help=help, no_args_is_help=True, rich_markup_mode=None)
+
+
+def finite(value: float | None) -> float | None:
+    """For an option: JSON has neither `nan` nor `inf`."""
+    if value is None or math.isfinite(value):
+        return value
+    raise typer.BadParameter(f"{value} is no number that can be counted with.")
 
 
 def ask(question: str, *, twice: bool = False) -> str:

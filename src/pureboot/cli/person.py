@@ -1,11 +1,10 @@
 """`pureboot person`: who may sign in to central's pages."""
 
 from typing import Annotated
-from urllib.parse import quote
 
 import typer
 
-from pureboot.cli import show
+from pureboot.cli import names, show
 from pureboot.cli.options import AsJson, ask, given, group
 from pureboot.cli.remote import central
 from pureboot.core.roles import Role
@@ -60,11 +59,11 @@ def remove(name: Name) -> None:
     """Remove somebody; what they did keeps their name."""
     with central() as remote:
         remote.send("DELETE", _path(name))
-    typer.echo(f"{name} is removed.")
+    show.tell(f"{name} is removed.")
 
 
 def _path(name: str) -> str:
-    return f"people/{quote(name, safe='')}"
+    return f"people/{names.part(name)}"
 
 
 def _password(question: str) -> str:

@@ -21,6 +21,14 @@ TIMEOUT = 30.0
 Row = dict[str, Any]
 
 
+class Answer(Row):
+    """An object that came. To read a field that it lacks raises CentralUnavailable: a stranger may have answered."""
+
+    def __missing__(self, name: str) -> Any:
+        hint = "Is it PureBoot that answers, and of this version?"
+        raise CentralUnavailable(f"The answer has no field {name!r}.", hint=hint)
+
+
 class Remote:
     """Raises the PureBootError that an answer stands for."""
 
@@ -28,25 +36,33 @@ class Remote:
         self._client = client
         self._nobody = nobody
 
-    def send(self, method: str, path: str, **arguments: Any) -> Any:
-        """The answer's JSON, or None where it has no body."""
+    def send(self, method: str, path: str, **arguments: Any) -> Row:
+        """The object that is the answer; an empty one where it has no body."""
         with self._errors():
             answer = self._client.request(method, path, **arguments)
         _check(answer)
-        try:
-            return answer.json() if answer.content else None
-        except ValueError:
-            raise CentralUnavailable(f"What answers at {answer.url} is not PureBoot.") from None
+        body = _object(answer) if answer.content else Answer()
+        if body is None:
+            raise _stranger(answer.url)
+        return body
 
-    def get(self, path: str, **query: str) -> Any:
+    def get(self, path: str, **query: str) -> Row:
         return self.send("GET", path, params=query)
+
+    def page(self, path: str, **query: str) -> Row:
+        """What has a list of objects as its `items`."""
+        page = self.get(path, **query)
+        items = page["items"]
+        if not isinstance(items, list) or not all(isinstance(row, Answer) for row in items):
+            raise _stranger(self._client.base_url.join(path))
+        return page
 
     def listing(self, path: str, **query: str) -> list[Row]:
         """All pages."""
         rows: list[Row] = []
         cursor: dict[str, str] = {}
         while True:
-            page = self.get(path, **query, **cursor)
+            page = self.page(path, **query, **cursor)
             rows += page["items"]
             if not page.get("next_cursor"):
                 return rows
@@ -68,8 +84,10 @@ class Remote:
             yield
         except httpx2.ConnectError:
             raise CentralUnavailable(self._nobody) from None
-        except httpx2.TransportError as error:
+        except httpx2.RequestError as error:
             raise CentralUnavailable(f"The answer did not come: {str(error) or type(error).__name__}.") from None
+        except (httpx2.InvalidURL, UnicodeError) as error:
+            raise SettingsError(f"This cannot be asked: {error}.") from None
 
 
 @contextmanager
@@ -101,11 +119,22 @@ def _remote(
 ) -> Iterator[Remote]:
     import httpx2
 
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    with httpx2.Client(
-        base_url=base, headers=headers, timeout=TIMEOUT, trust_env=by_proxy, verify=_trust(ca_file)
-    ) as client:
+    headers, trusted = _bearer(token), _trust(ca_file)
+    try:
+        client = httpx2.Client(base_url=base, headers=headers, timeout=TIMEOUT, trust_env=by_proxy, verify=trusted)
+    except (httpx2.InvalidURL, ValueError, OSError, ImportError) as error:
+        hint = "See HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE and SSL_CERT_DIR."
+        raise SettingsError(f"The environment names what cannot be used: {error}.", hint=hint) from None
+    with client:
         yield Remote(client, nobody)
+
+
+def _bearer(token: str) -> dict[str, str]:
+    """Raises SettingsError for what no header carries, without showing it."""
+    if not (token.isascii() and token.isprintable()):
+        hint = "See PUREBOOT_TOKEN, or the file `admin-token` that it came from."
+        raise SettingsError("The token is none of PureBoot's: it is not one line of ASCII.", hint=hint)
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def _trust(ca_file: Path | None) -> "ssl.SSLContext | bool":
@@ -126,7 +155,9 @@ def _checked(url: str) -> str:
 
     try:
         parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        host = (parts.hostname or "").encode("idna")  # as the resolver will
+        clean = url.isprintable() and " " not in url
+        good = parts.scheme in ("http", "https") and bool(host) and parts.port != 0 and clean
     except ValueError:
         good = False
     if not good:
@@ -154,9 +185,18 @@ def _check(answer: "httpx2.Response") -> None:
         return
     from pureboot.wire.errors import from_answer
 
-    try:
-        body = answer.json()
-    except ValueError:
-        body = None
-    error: PureBootError = from_answer(answer.status_code, body, None)
+    error: PureBootError = from_answer(answer.status_code, _object(answer), None)
     raise error
+
+
+def _object(answer: "httpx2.Response") -> Answer | None:
+    """None for what is no JSON object."""
+    try:
+        body = answer.json(object_hook=Answer)
+    except (ValueError, RecursionError):
+        return None
+    return body if isinstance(body, Answer) else None
+
+
+def _stranger(url: "httpx2.URL") -> CentralUnavailable:
+    return CentralUnavailable(f"What answers at {url} is not PureBoot.")

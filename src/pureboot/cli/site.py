@@ -2,12 +2,11 @@
 
 from enum import StrEnum
 from typing import Annotated, Any
-from urllib.parse import quote
 
 import typer
 
 from pureboot.cli import names, show
-from pureboot.cli.options import AsJson, Site, given, group
+from pureboot.cli.options import AsJson, Site, finite, given, group
 from pureboot.cli.remote import Row, central
 from pureboot.core.boot import DefaultAction
 from pureboot.core.lifecycle import Autonomy
@@ -64,7 +63,10 @@ Patterns = Annotated[
     typer.Option("--cache-pattern", metavar="GLOB", help="For the policy `pattern`: images/debian/*; may be repeated."),
 ]
 MaxSize = Annotated[
-    float | None, typer.Option("--cache-max-size-gb", help="GiB its agent may keep; the agent's own limit counts too.")
+    float | None,
+    typer.Option(
+        "--cache-max-size-gb", callback=finite, help="GiB its agent may keep; the agent's own limit counts too."
+    ),
 ]
 Retention = Annotated[
     int | None,
@@ -78,7 +80,11 @@ OfflineDefault = Annotated[
 ]
 OfflineMaxAge = Annotated[
     float | None,
-    typer.Option("--offline-install-max-age", help="Seconds an approval may be old to start an install offline."),
+    typer.Option(
+        "--offline-install-max-age",
+        callback=finite,
+        help="Seconds an approval may be old to start an install offline.",
+    ),
 ]
 
 Disk = Annotated[
@@ -223,7 +229,7 @@ def queue(site: Site, json: AsJson = False) -> None:
         show.as_json(row)
         return
     when = show.text(row["told_at"])
-    typer.echo(f"{row['pending']} items wait and {row['failed']} failed, as its agent said at {when}.")
+    show.tell(f"{row['pending']} items wait and {row['failed']} failed, as its agent said at {when}.")
     if row["items"]:
         show.listing(row["items"], failed, json=False, empty="")
     if row["commands"]:
@@ -236,7 +242,7 @@ Item = Annotated[str, typer.Argument(metavar="ITEM", help="Id of a failed item; 
 @app.command()
 def requeue(site: Site, item: Item, json: AsJson = False) -> None:
     """Ask a site's agent to offer a failed item again."""
-    _ask(site, f"queue/{quote(item, safe='')}/requeue", f"The agent is asked to offer {item} again.", json)
+    _ask(site, f"queue/{names.part(item)}/requeue", f"The agent is asked to offer {item} again.", json)
 
 
 @app.command()
@@ -247,7 +253,7 @@ def discard(
     json: AsJson = False,
 ) -> None:
     """Ask a site's agent to give an item up for good."""
-    path = f"queue/{quote(item, safe='')}/discard"
+    path = f"queue/{names.part(item)}/discard"
     _ask(site, path, f"The agent is asked to give {item} up.", json, body={"reason": reason})
 
 
@@ -264,7 +270,7 @@ def invalidate(
     json: AsJson = False,
 ) -> None:
     """Ask a site's agent to drop a file from its cache; what its policy asks for is fetched again."""
-    _ask(site, f"cache/{quote(name)}/invalidate", f"The agent is asked to drop {name}.", json)
+    _ask(site, f"cache/{names.parts(name)}/invalidate", f"The agent is asked to drop {name}.", json)
 
 
 def _ask(site: str, path: str, sentence: str, json: bool, body: Row | None = None) -> None:
@@ -279,7 +285,7 @@ def delete(site: Site) -> None:
     with central() as remote:
         row = names.site(remote, site)
         remote.send("DELETE", f"sites/{row['id']}")
-        typer.echo(f"Site {row['name']} is deleted.")
+        show.tell(f"Site {row['name']} is deleted.")
 
 
 @app.command()

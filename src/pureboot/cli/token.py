@@ -1,11 +1,10 @@
 """`pureboot token`: for programs that speak to central."""
 
 from typing import Annotated
-from urllib.parse import quote
 
 import typer
 
-from pureboot.cli import show
+from pureboot.cli import names, show
 from pureboot.cli.options import AsJson, group
 from pureboot.cli.remote import central
 from pureboot.core.roles import Role
@@ -40,5 +39,5 @@ def create(
 def revoke(name: Name) -> None:
     """Let a token open nothing any more."""
     with central() as remote:
-        remote.send("DELETE", f"tokens/{quote(name, safe='')}")
-    typer.echo(f"The token {name} opens nothing any more.")
+        remote.send("DELETE", f"tokens/{names.part(name)}")
+    show.tell(f"The token {name} opens nothing any more.")

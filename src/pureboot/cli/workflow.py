@@ -85,4 +85,4 @@ def delete(workflow: Workflow) -> None:
     with central() as remote:
         row = names.workflow(remote, workflow)
         remote.send("DELETE", f"workflows/{row['id']}")
-        typer.echo(f"Workflow {row['name']} is deleted.")
+        show.tell(f"Workflow {row['name']} is deleted.")
