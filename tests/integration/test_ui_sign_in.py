@@ -2,12 +2,15 @@
 
 import html
 import re
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from pureboot.central.patience import FREE_BY_NAME
 from tests.support.browser import PASSWORD, Visitor, add_person, browser, form_token, signed_in
-from tests.support.central import BASE_URL, RunningCentral, SetClock
+from tests.support.central import BASE_URL, RunningCentral, SetClock, running_central
+from tests.support.disk import small_disk
 
 
 async def test_without_a_session_a_page_leads_to_the_sign_in_and_back(central: RunningCentral) -> None:
@@ -130,6 +133,19 @@ async def test_a_page_that_refreshes_itself_keeps_nobody_signed_in(central: Runn
     answer = await visitor.get("/sites", headers=live)
     assert answer.status_code == 401
     assert answer.headers["hx-retarget"] == "#notices"
+
+
+async def test_with_a_full_disk_one_can_still_look(tmp_path: Path, clock: SetClock) -> None:
+    with small_disk(tmp_path / "disk", "8M") as disk:
+        async with running_central(disk / "central", clock) as central:
+            visitor = await signed_in(central, "operator")
+            with suppress(OSError), (disk / "filler").open("wb", buffering=0) as filler:
+                while filler.write(bytes(4096)):
+                    pass
+            for _ in range(3):
+                clock.advance(120)
+                assert (await visitor.get("/nodes")).status_code == 200
+                assert (await central.admin.post("/api/v1/sites", json={"name": "attic"})).status_code == 507
 
 
 async def test_a_form_without_the_sessions_token_does_nothing(central: RunningCentral) -> None:

@@ -1,5 +1,6 @@
 """A browser's request: whose it is, whether it was meant, and what happens where nobody is signed in."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import quote, urlsplit
@@ -10,7 +11,7 @@ from pureboot.central import alerts, browsers
 from pureboot.central.browsers import Session, form_token
 from pureboot.central.edge import BoundedRequest, services
 from pureboot.central.ui.form import CSRF, Form, read
-from pureboot.core.errors import Forbidden
+from pureboot.core.errors import Busy, Forbidden, StorageFull
 
 COOKIE = "pureboot_session"
 SAFE = ("GET", "HEAD")
@@ -61,7 +62,9 @@ async def _session(request: Request, token: str) -> Session | None:
     # A page that refreshes itself does not keep anybody signed in.
     if session is not None and session.stale and not is_live(request):
         key = session.key
-        await central.db.write(lambda conn: browsers.touch(conn, key, now))
+        # Where nothing can be written, one can still look; the next page notes it.
+        with suppress(StorageFull, Busy):
+            await central.db.write(lambda conn: browsers.touch(conn, key, now))
     return session
 
 
