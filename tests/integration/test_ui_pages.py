@@ -1,5 +1,6 @@
 """Central's pages, as a browser without JavaScript gets them."""
 
+import gzip
 import html
 import re
 from datetime import timedelta
@@ -7,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.browser import Visitor, signed_in
+from pureboot.central.ui.form import MOST_BYTES, MOST_FIELDS, URLENCODED
+from tests.support.browser import Visitor, browser, signed_in
 from tests.support.central import RunningCentral, SetClock
 from tests.support.seed import content, mac, node_id, outage_of, seed, site_id, workflow_id
 
@@ -318,6 +320,19 @@ async def test_hostile_text_is_inert_on_every_page(central: RunningCentral) -> N
         assert not re.search(r"<script|<img", main), path
         assert not re.search("[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069]", page), path
         assert "49" not in re.sub(r"\d{3,}|[0-9a-f-]{30,}|:\d\d", "", text_of(page)), path
+
+
+@pytest.mark.parametrize("path", ["/sign-in", "/nodes/n1"])
+async def test_nobody_causes_more_work_than_is_sent(central: RunningCentral, path: str) -> None:
+    stranger = browser(central)
+    form = b"a=" + b"%41" * (MOST_BYTES // 3 + 1)
+    headers = {"Content-Type": URLENCODED}
+    packed = await stranger.post(path, content=gzip.compress(form), headers=headers | {"Content-Encoding": "gzip"})
+    assert (packed.status_code, "nothing that is packed" in packed.text) == (400, True)
+    long = await stranger.post(path, content=form, headers=headers)
+    assert (long.status_code, f"larger than {MOST_BYTES} bytes" in long.text) == (413, True)
+    many = await stranger.post(path, content=b"a&" * MOST_FIELDS, headers=headers)
+    assert (many.status_code, f"up to {MOST_FIELDS} fields" in many.text) == (400, True)
 
 
 async def test_a_mistyped_address_is_a_page_for_people_and_json_for_programs(central: RunningCentral) -> None:

@@ -121,12 +121,20 @@ class BoundedRequest(Request):
 
     async def body(self) -> bytes:
         if not hasattr(self, "_body"):
-            limit = services(self).max_body_bytes
-            encoding = self.headers.get("content-encoding", "identity").lower()
+            encoding = self._encoding()
             if encoding not in ("identity", "gzip"):
                 raise Malformed(f"The encoding {encoding[:40]!r} is not known.", hint="Send gzip, or none.")
-            self._body = await self._read(limit, unpack=encoding == "gzip")
+            self._body = await self._read(services(self).max_body_bytes, unpack=encoding == "gzip")
         return self._body
+
+    async def plain_body(self, limit: int) -> bytes:
+        """Of a stranger, who is to cause no more work than is sent."""
+        if self._encoding() != "identity":
+            raise Malformed("This address takes nothing that is packed.", hint="Send it without an encoding.")
+        return await self._read(min(limit, services(self).max_body_bytes), unpack=False)
+
+    def _encoding(self) -> str:
+        return self.headers.get("content-encoding", "identity").lower()
 
     async def _read(self, limit: int, *, unpack: bool) -> bytes:
         read = bytearray()
