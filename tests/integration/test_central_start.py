@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import sqlite3
 import stat
@@ -34,6 +35,22 @@ async def test_the_first_start_writes_the_admins_token_for_its_owner_only(tmp_pa
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         assert len(central.token) >= 43
         await central.ask("GET", "/sites")
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["a new file", "one of before"])
+async def test_the_database_is_its_owners_only_in_an_open_folder(tmp_path: Path, before: bool) -> None:
+    """Hashes of passwords and tokens lie in it."""
+    tmp_path.chmod(0o755)
+    names = ("central.db", "central.db-wal", "central.db-shm")
+    if before:
+        with build(CentralSettings(data_dir=tmp_path)):
+            for name in names:
+                (tmp_path / name).chmod(0o644)
+                shutil.copy(tmp_path / name, tmp_path / f"{name}.kept")
+        for name in names:
+            (tmp_path / f"{name}.kept").rename(tmp_path / name)
+    with build(CentralSettings(data_dir=tmp_path)):
+        assert {name: stat.S_IMODE((tmp_path / name).stat().st_mode) for name in names} == dict.fromkeys(names, 0o600)
 
 
 async def test_a_later_start_goes_on_and_writes_no_token_again(tmp_path: Path) -> None:

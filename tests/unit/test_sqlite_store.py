@@ -88,6 +88,20 @@ async def test_a_cancelled_write_that_has_not_begun_is_never_made(store: Store) 
     assert texts(store.path) == ["after"]
 
 
+@pytest.mark.parametrize("before", [False, True], ids=["a new file", "one of before"])
+def test_the_file_is_its_owners_only(tmp_path: Path, before: bool) -> None:
+    path = tmp_path / "a.db"
+    if before:
+        path.touch(mode=0o644)
+    store = Store(path, SCHEMA)
+    assert {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {
+        "a.db": 0o600,
+        "a.db-shm": 0o600,
+        "a.db-wal": 0o600,
+    }
+    store.close()
+
+
 def test_an_existing_file_gets_only_the_migrations_it_lacks(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     Store(path, SCHEMA).close()

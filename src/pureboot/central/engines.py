@@ -11,6 +11,8 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError
 
+from pureboot.storage.private import make_private
+
 # Reads are short; more threads would only take turns for Python's lock.
 READERS = 4
 # On PostgreSQL a writer spends most of its time waiting for a commit to be on disk.
@@ -54,6 +56,9 @@ def sqlite_file(path: Path) -> URL:
 def connect(url: URL) -> Engines:
     if url.get_backend_name() == "postgresql":
         return Engines(_postgresql(url, WRITERS), _postgresql(url, READERS, only_reads=True), WRITERS)
+    if url.database:
+        # Hashes of passwords and tokens lie in it.
+        make_private(Path(url.database))
     return Engines(_sqlite(url, "BEGIN IMMEDIATE", 1), _sqlite(url, "BEGIN", READERS, "PRAGMA query_only = 1"), 1)
 
 

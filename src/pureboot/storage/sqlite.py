@@ -27,6 +27,7 @@ from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
 from pureboot.core.errors import Busy, StorageFull
+from pureboot.storage.private import make_private
 
 log = logging.getLogger(__name__)
 
@@ -203,6 +204,7 @@ class Store:
         self._on_disk_failure = on_disk_failure
         self._threaded = threaded
         path.parent.mkdir(parents=True, exist_ok=True)
+        make_private(path)
         self._writer = self._prepare(migrations, writing)
         # Two readers: a long listing in a thread must not keep the event loop from a look-up of its own.
         self._reader, self._near = _reader(path), _reader(path)
