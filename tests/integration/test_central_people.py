@@ -1,6 +1,7 @@
 """People, their roles, and what each role may do: one rule for the API and the pages."""
 
 from typing import Any
+from urllib.parse import quote
 
 import httpx2
 import pytest
@@ -59,7 +60,7 @@ OPERATORS = {
 
 
 async def token_of(central: RunningCentral, role: str) -> httpx2.AsyncClient:
-    made = await central.ask("POST", "/tokens", 201, json={"name": f"a {role}", "role": role})
+    made = await central.ask("POST", "/tokens", 201, json={"name": f"a-{role}", "role": role})
     return central.client(made["token"])
 
 
@@ -133,7 +134,7 @@ async def test_what_is_asked_by_a_token_names_it_as_the_actor(central: RunningCe
     node = await central.ask("POST", "/nodes", 201, json={"mac_address": "525400aabb01", "home_site_id": "attic"})
     client = await token_of(central, "operator")
     await client.patch(f"/api/v1/nodes/{node['id']}/state", json={"state": "pending"})
-    assert [step["actor"] for step in await central.history("525400aabb01")] == ["a operator"]
+    assert [step["actor"] for step in await central.history("525400aabb01")] == ["a-operator"]
 
 
 async def test_a_token_is_shown_once_and_revoked(central: RunningCentral) -> None:
@@ -148,3 +149,16 @@ async def test_a_token_is_shown_once_and_revoked(central: RunningCentral) -> Non
     assert await code(central, "DELETE", "/tokens/ci", 404) == "unknown_token"
     assert await code(central, "DELETE", "/tokens/admin", 409) == "last_admin"
     await central.ask("GET", "/tokens")
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", " ", "ci/prod", "ci prod", "ci\n", "çi", "x" * 201], ids=ascii)
+async def test_a_token_that_no_address_could_name_is_not_made(central: RunningCentral, name: str) -> None:
+    error = (await central.ask("POST", "/tokens", 422, json={"name": name, "role": "viewer"}))["error"]
+    assert error["message"].startswith("name: ")
+
+
+@pytest.mark.parametrize("name", ["ci/prod", "/ci", "ci prod", " "])
+async def test_a_token_of_before_is_revoked_whatever_its_name(central: RunningCentral, name: str) -> None:
+    central.sql("INSERT INTO admin_credential SELECT 'x', :name, created_at, role FROM admin_credential", name=name)
+    await central.ask("DELETE", f"/tokens/{quote(name, safe='')}", 204)
+    assert [each["name"] for each in (await central.ask("GET", "/tokens"))["items"]] == ["admin"]

@@ -363,7 +363,9 @@ class PersonView(Lenient):
 
 
 class TokenCreate(Strict):
-    name: str = Field(min_length=1, max_length=200)
+    """The token is revoked by this name, so it can stand in an address."""
+
+    name: str = Field(max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]*$")
     role: Role
 
 

@@ -22,6 +22,6 @@ async def create_token(central: Central, _: AsAdmin, body: TokenCreate) -> NewTo
     return await central.db.write(lambda conn: tokens.create(conn, body, now))
 
 
-@routes.delete("/tokens/{name}", status_code=204)
+@routes.delete("/tokens/{name:path}", status_code=204)
 async def revoke_token(central: Central, _: AsAdmin, name: str) -> None:
     await central.db.write(lambda conn: tokens.revoke(conn, name))
