@@ -2,7 +2,7 @@
 
 import pytest
 
-from pureboot.central.patience import FREE_BY_ADDRESS, FREE_BY_NAME, LONGEST, REMEMBERED, Patience
+from pureboot.central.patience import FORGOTTEN_AFTER, FREE_BY_ADDRESS, FREE_BY_NAME, LONGEST, REMEMBERED, Patience
 from pureboot.core.errors import TooManyRequests
 
 
@@ -60,6 +60,33 @@ def test_the_right_password_forgives_the_name_and_its_own_try(watch: Watch) -> N
         patience.take("kim", "there")
         patience.right("kim", "there")
     assert wait_of(patience, "kim", "there") == 0
+
+
+def test_the_right_password_makes_nobody_else_at_the_address_wait(watch: Watch) -> None:
+    patience = Patience(watch)
+    for number in range(FREE_BY_ADDRESS + 1):
+        patience.take(str(number), "there")
+    assert (wait := wait_of(patience, "kim", "there")) > 0
+    watch.now += wait
+    patience.take("kim", "there")
+    patience.right("kim", "there")
+    assert wait_of(patience, "lee", "there") == 0
+    # Who was wrong makes them wait all the same.
+    assert wait_of(patience, "lee", "there") > wait
+
+
+@pytest.mark.parametrize("pause", [FORGOTTEN_AFTER / 2, FORGOTTEN_AFTER + 1], ids=["half", "over"])
+def test_an_hour_without_a_wrong_try_forgets_them(watch: Watch, pause: float) -> None:
+    """Right ones in between prolong nothing."""
+    patience = Patience(watch)
+    for number in range(FREE_BY_ADDRESS):
+        patience.take(str(number), "there")
+    for _ in range(3):
+        watch.now += pause / 3
+        patience.take("kim", "there")
+        patience.right("kim", "there")
+    waits = [wait_of(patience, str(number), "there") for number in range(2)]
+    assert waits == ([0, 1] if pause < FORGOTTEN_AFTER else [0, 0])
 
 
 def test_it_remembers_only_so_many(watch: Watch) -> None:

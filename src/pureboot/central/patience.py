@@ -14,14 +14,20 @@ from pureboot.core.errors import TooManyRequests
 FREE_BY_NAME, FREE_BY_ADDRESS = 5, 20
 # Seconds; the first wait, which doubles, and the longest.
 FIRST, LONGEST = 1.0, 60.0
+# Seconds without a wrong try after which the ones before are forgotten: fewer tries than slowly going on would give.
+FORGOTTEN_AFTER = 3600.0
 # Names and addresses remembered; then the one that was wrong the longest ago is forgotten.
 REMEMBERED = 10_000
 
 
 @dataclass(slots=True)
 class _Record:
+    """`wrong_at`: of the last wrong try; `before`: of the one before it, should that turn out right."""
+
     wrong: int = 0
     until: float = 0.0
+    wrong_at: float = 0.0
+    before: float = 0.0
 
 
 class Patience:
@@ -35,11 +41,15 @@ class Patience:
         Raises TooManyRequests.
         """
         self._check(name, address)
+        now = self._now()
         for key, free in _keys(name, address):
             record = self._records.pop(key, _Record())
+            if now - record.wrong_at > FORGOTTEN_AFTER:
+                record = _Record()
             record.wrong += 1
+            record.before, record.wrong_at = record.wrong_at, now
             if record.wrong > free:
-                record.until = self._now() + min(FIRST * 2 ** min(record.wrong - free - 1, 20), LONGEST)
+                record.until = now + min(FIRST * 2 ** min(record.wrong - free - 1, 20), LONGEST)
             self._records[key] = record
         while len(self._records) > REMEMBERED:
             self._records.popitem(last=False)
@@ -49,6 +59,7 @@ class Patience:
         self._records.pop(("name", name), None)
         if record := self._records.get(("address", address)):
             record.wrong -= 1
+            record.until, record.wrong_at = 0.0, record.before
 
     def _check(self, name: str, address: str) -> None:
         known = (self._records.get(key) for key, _ in _keys(name, address))
