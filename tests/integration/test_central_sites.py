@@ -188,6 +188,12 @@ async def test_a_newer_agent_replaces_the_older_which_may_still_push(central: Ru
     assert (feed.status_code, feed.json()["error"]["code"]) == (403, "agent_replaced")
     beat = await old.client.post("/api/v1/agents/heartbeat", json={"agent_id": old.id, "metrics": {}})
     assert beat.json()["error"]["code"] == "agent_replaced"
+    await central.ask("PUT", "/content/templates/preseed.cfg", content=b"a secret")
+    address = "/api/v1/content/templates/preseed.cfg"
+    file = await old.client.get(address)
+    assert (file.status_code, file.json()["error"]["code"]) == (403, "agent_replaced")
+    assert (await old.client.head(address)).status_code == 403
+    assert (await new.client.get(address)).content == b"a secret"
     assert (await new.changes()).items[-1].id == "n1"
 
 

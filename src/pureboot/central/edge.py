@@ -104,13 +104,21 @@ def _current_agent(request: Request) -> Agent:
     return agent
 
 
+def _reader(request: Request) -> Person | Agent:
+    match _sender(request):
+        case Person() as person:
+            return person
+        case _:
+            return _current_agent(request)
+
+
 Central = Annotated[Services, Depends(services)]
 AsViewer = Annotated[Person, Depends(_at_least(Role.VIEWER))]
 AsOperator = Annotated[Person, Depends(_at_least(Role.OPERATOR))]
 AsAdmin = Annotated[Person, Depends(_at_least(Role.ADMIN))]
 AsAgent = Annotated[Agent, Depends(_agent)]
 AsCurrentAgent = Annotated[Agent, Depends(_current_agent)]
-AsAnyone = Annotated[Person | Agent, Depends(_sender)]
+AsReader = Annotated[Person | Agent, Depends(_reader)]
 
 Limit = Annotated[int, Query(ge=1, le=1000)]
 Cursor = Annotated[str | None, Query(max_length=700, description="`next_cursor` of the page before")]

@@ -8,7 +8,7 @@ from fastapi.responses import FileResponse
 
 from pureboot.central import content
 from pureboot.central.content import check_path
-from pureboot.central.edge import AsAdmin, AsAnyone, AsViewer, Central, Cursor, GuardedRoute, Limit
+from pureboot.central.edge import AsAdmin, AsReader, AsViewer, Central, Cursor, GuardedRoute, Limit
 from pureboot.core.errors import Malformed, NotFound
 from pureboot.wire.messages import ContentCategory, ContentDocument, ListPage
 
@@ -64,7 +64,7 @@ def _from_base64(text: str) -> str:
 @routes.head("/content/{category}/{path:path}", include_in_schema=False)
 @routes.get("/content/{category}/{path:path}", response_class=FileResponse)
 async def get_content(
-    central: Central, _: AsAnyone, category: ContentCategory, path: str, request: Request
+    central: Central, _: AsReader, category: ContentCategory, path: str, request: Request
 ) -> Response:
     found = await central.db.read(lambda conn: content.find(conn, category, path))
     headers = {"ETag": f'"{found.digest}"'}
