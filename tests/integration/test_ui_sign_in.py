@@ -161,7 +161,7 @@ async def test_a_form_without_the_sessions_token_does_nothing(central: RunningCe
 
 @pytest.mark.parametrize(
     "headers",
-    [{"Origin": "https://evil"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}],
+    [{"Origin": "https://evil"}, {"Origin": "null"}, {"Origin": "http://["}, {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}],
     ids=str,
 )
 async def test_what_another_site_sends_is_refused_with_the_right_token_too(
@@ -223,6 +223,15 @@ async def test_what_was_typed_under_the_session_before_can_be_sent_under_the_new
     again = hidden(answer.text[answer.text.index("<main") :])
     assert again.pop("_csrf") != token
     assert again == {"role": "admin", "disabled": "false"}
+
+
+@pytest.mark.parametrize("referer", ["http://[", "http://[/nodes", "nonsense"])
+async def test_a_page_that_is_none_leads_to_the_start(central: RunningCentral, referer: str) -> None:
+    answer = await browser(central).post("/people", data={"name": "lee"}, headers={"Referer": referer})
+    assert (answer.status_code, hidden(answer.text)) == (
+        401,
+        {"next": "/", "held_path": "/people", "held.name": "lee"},
+    )
 
 
 async def test_a_form_too_long_to_keep_says_so(central: RunningCentral) -> None:

@@ -1,12 +1,11 @@
 """What somebody typed while their session ended: carried through the sign-in, shown again, never sent by itself."""
 
 from typing import Any
-from urllib.parse import urlsplit
 
 from fastapi import Request
 
 from pureboot.central.ui.form import CSRF, Form
-from pureboot.central.ui.visit import own_path
+from pureboot.central.ui.visit import own_path, parts_of
 
 # What is kept; a longer form has to be typed again.
 MOST_FIELDS, MOST_CHARACTERS = 500, 200_000
@@ -17,7 +16,7 @@ SECRETS = ("password", "password_again")
 
 def form(request: Request, typed: Form) -> dict[str, Any]:
     """For the sign-in page after a form that nobody was signed in for."""
-    back = urlsplit(request.headers.get("referer", ""))
+    back = parts_of(request.headers.get("referer", ""))
     next_path = own_path(back.path + (f"?{back.query}" if back.query else "")) if back.path else "/"
     fields = typed.without(CSRF, *SECRETS).fields
     if len(fields) > MOST_FIELDS or sum(len(name) + len(value) for name, value in fields) > MOST_CHARACTERS:
