@@ -38,7 +38,7 @@ async def test_the_first_start_writes_the_admins_token_for_its_owner_only(tmp_pa
 
 
 @pytest.mark.parametrize("before", [False, True], ids=["a new file", "one of before"])
-async def test_the_database_is_its_owners_only_in_an_open_folder(tmp_path: Path, before: bool) -> None:
+def test_the_database_is_its_owners_only_in_an_open_folder(tmp_path: Path, before: bool) -> None:
     """Hashes of passwords and tokens lie in it."""
     tmp_path.chmod(0o755)
     names = ("central.db", "central.db-wal", "central.db-shm")

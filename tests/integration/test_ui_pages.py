@@ -26,6 +26,8 @@ PAGES = (
 FOR_ADMINS = ("/people", "/people/the-admin", "/workflows/new")
 # Markup, script, an attribute's end, a template's, control characters, and text that runs backwards.
 HOSTILE = "<img src=x onerror=alert(1)>\"'><script>alert(2)</script>{{ 7*7 }}\x1b[31m\u202egnp\u2066"
+# What fields hold is as it was typed.
+WITHOUT_FIELDS = re.compile(r'value="[^"]*"|<textarea.*?</textarea>', re.DOTALL)
 
 
 @pytest.fixture
@@ -318,8 +320,27 @@ async def test_hostile_text_is_inert_on_every_page(central: RunningCentral) -> N
         assert "alert(" in page or "script" in page or "<b>" in path, path
         main = page[page.index("<main") :]
         assert not re.search(r"<script|<img", main), path
-        assert not re.search("[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069]", page), path
+        shown = WITHOUT_FIELDS.sub("", page)
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069]", shown), path
         assert "49" not in re.sub(r"\d{3,}|[0-9a-f-]{30,}|:\d\d", "", text_of(page)), path
+
+
+async def test_a_form_that_is_sent_untouched_changes_nothing(central: RunningCentral) -> None:
+    """Persian and emoji are joined by marks that nobody sees."""
+    text = "می\u200cخواهم \U0001f469\u200d\U0001f467 co\u00adop"
+    site = await central.new_site(text, description=text)
+    visitor = await signed_in(central)
+    path = f"/sites/{site['id']}"
+    page = (await visitor.get(path)).text
+    [name] = re.findall(r'<input id="f-name" [^>]*value="(.*?)"', page)
+    [description] = re.findall(r'<textarea id="f-description"[^>]*>\n(.*?)</textarea>', page, re.DOTALL)
+    answer = await visitor.post(path, name=html.unescape(name), description=html.unescape(description))
+    assert answer.status_code == 303
+    assert await central.ask("GET", path) == site | {"version": 2}
+    # Where it is only read, nothing is hidden.
+    assert not re.search("[\xad\u200b-\u200f]", WITHOUT_FIELDS.sub("", page))
+    held = await browser(central).post("/people", data={"name": text})
+    assert f'name="held.name" value="{text}"' in held.text
 
 
 @pytest.mark.parametrize("path", ["/sign-in", "/nodes/n1"])

@@ -161,7 +161,13 @@ async def test_a_form_without_the_sessions_token_does_nothing(central: RunningCe
 
 @pytest.mark.parametrize(
     "headers",
-    [{"Origin": "https://evil"}, {"Origin": "null"}, {"Origin": "http://["}, {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}],
+    [
+        {"Origin": "https://evil"},
+        {"Origin": "null"},
+        {"Origin": "http://["},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ],
     ids=str,
 )
 async def test_what_another_site_sends_is_refused_with_the_right_token_too(

@@ -66,7 +66,8 @@ def test_the_right_password_makes_nobody_else_at_the_address_wait(watch: Watch) 
     patience = Patience(watch)
     for number in range(FREE_BY_ADDRESS + 1):
         patience.take(str(number), "there")
-    assert (wait := wait_of(patience, "kim", "there")) > 0
+    wait = wait_of(patience, "kim", "there")
+    assert wait > 0
     watch.now += wait
     patience.take("kim", "there")
     patience.right("kim", "there")

@@ -31,6 +31,14 @@ def test_no_template_steps_around_the_escaping(template: Path) -> None:
 
 
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.stem)
+def test_what_a_field_holds_is_as_it_was_typed_and_nothing_else_is(template: Path) -> None:
+    text = re.sub(r"<meter.*?>", "", template.read_text())
+    fields = re.findall(r'\svalue="([^"]*\{\{.*?\}\})"|\n(.*)</textarea>', text)
+    assert all(re.fullmatch(r"\{\{ .*\|typed \}\}", value or area) for value, area in fields)
+    assert text.count("|typed") == len(fields)
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.stem)
 def test_every_form_that_changes_something_carries_the_sessions_token(template: Path) -> None:
     for form in re.findall(r'<form[^>]*method="post".*?</form>', template.read_text(), re.DOTALL):
         assert "view.csrf" in form or 'action="/sign-in"' in form

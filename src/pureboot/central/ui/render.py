@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup, escape
 
 ASSETS = {
     "ui.css": "text/css; charset=utf-8",
@@ -63,6 +64,7 @@ def _environment() -> Environment:
         "percent": percent,
         "duration": duration,
         "gap_width": gap_width,
+        "typed": typed,
         "path": lambda text: quote(str(text), safe=""),
     }
     environment.globals |= {"asset": _asset_address, "query": query}
@@ -72,6 +74,11 @@ def _environment() -> Environment:
 def _inert(value: Any) -> Any:
     """Text as people may see it; markup of our own templates stays as it is."""
     return value.translate(_UNSEEN) if type(value) is str else value
+
+
+def typed(value: Any) -> Markup:
+    """For the value of a field: what is sent again without being touched must be what it was, unseen marks and all."""
+    return escape(value)
 
 
 def _asset_address(name: str) -> str:
