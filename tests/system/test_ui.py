@@ -178,6 +178,17 @@ async def test_an_open_page_says_that_its_session_has_ended(
         await check_page(page)
 
 
+async def test_a_page_that_nobody_touches_says_so_too(browser: Browser, central: RunningCentral, url: str) -> None:
+    async with window(browser, url, "the-viewer") as page:
+        await page.goto("/nodes")
+        central.sql("DELETE FROM person_session")
+        # Somebody looks at something else, and comes back.
+        await page.evaluate("for (const to of ['pagehide', 'pageshow']) dispatchEvent(new Event(to))")
+        await expect(page.get_by_text("Your session has ended")).to_be_visible()
+        await expect(page.get_by_role("heading", name="Nodes")).to_be_visible()
+        await check_page(page)
+
+
 async def test_hostile_text_is_inert_in_the_browser(browser: Browser, central: RunningCentral, url: str) -> None:
     ids = await hostile(central)
     async with window(browser, url, "the-admin") as page:

@@ -16,7 +16,12 @@
       for (const topic of event.data.split(" ")) window.htmx.trigger(body, `live:${topic}`);
     });
     source.addEventListener("end", () => again(10));
-    source.onerror = () => { if (source.readyState === EventSource.CLOSED) again(pause = Math.min(pause * 2, 60)); };
+    source.onerror = () => { if (source.readyState === EventSource.CLOSED) refused(); };
+  }
+  function refused() {
+    // The stream does not say why; what the navigation fetches does, where nobody is signed in any more.
+    if (!document.getElementById("signed-out")) window.htmx.trigger(body, "live:alerts");
+    again(pause = Math.min(pause * 2, 60));
   }
   function deaf() { if (source) source.close(); source = null; }
   function again(seconds) { deaf(); setTimeout(hear, seconds * 1000); }
