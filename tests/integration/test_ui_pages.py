@@ -208,6 +208,21 @@ async def test_a_stale_edit_shows_what_is_and_keeps_what_was_typed(seeded: Runni
     assert (node["hostname"], node["tags"], node["workflow_id"]) == ("mine", ["one", "two"], None)
 
 
+async def test_a_refused_move_keeps_its_comment(seeded: RunningCentral) -> None:
+    operator, admin = await signed_in(seeded, "operator"), await signed_in(seeded, "admin")
+    path, typed = f"/nodes/{node_id(7)}", {"comment": 'the "fan" is loud', "version": "77"}
+    before = (await operator.get(path)).text
+    answer = await operator.post(f"{path}/state", state="retired", **typed)
+    assert answer.status_code == 409
+    assert 'id="f-comment" name="comment" maxlength="2000" autocomplete="off" value="the &#34;fan&#34;' in answer.text
+    # Of the node itself nothing was typed.
+    assert re.findall(r'id="f-hostname".*', answer.text) == re.findall(r'id="f-hostname".*', before)
+    forced = (await admin.post(f"{path}/state", state="reprovision", force="true", **typed)).text
+    assert 'id="f-why" name="comment" required maxlength="2000" autocomplete="off" value="the &#34;fan&#34;' in forced
+    assert '<option value="reprovision" selected>' in forced
+    assert forced.count("the &#34;fan&#34;") == 1
+
+
 async def test_only_the_moves_that_a_node_can_make_are_offered(seeded: RunningCentral) -> None:
     visitor = await signed_in(seeded, "operator")
     node = (await seeded.ask("GET", "/nodes", params={"state": "discovered"}))["items"][0]

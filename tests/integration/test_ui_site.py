@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from pureboot.central import commands
 from pureboot.central.watch import Watch
 from tests.support.browser import signed_in
 from tests.support.central import RunningCentral, SetClock, SpeakingAgent
@@ -90,6 +91,23 @@ async def test_a_failed_report_is_requeued_or_discarded_by_an_operator(
     assert answer.status_code == 303
     assert (await operator.post(f"{path}/sync", page=path)).status_code == 303
     assert [c["command"] for c in await beat(agent, {"obeys": OBEYS})] == ["requeue", "sync"]
+
+
+async def test_a_refused_discard_keeps_its_reason(
+    central: RunningCentral, agent: SpeakingAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await beat(agent, {"obeys": [], "failed_items": [FAILED, FAILED | {"id": "i2"}]}, failed_queue_items=2)
+    path, operator = f"/sites/{agent.site_id}", await signed_in(central, "operator")
+
+    async def check(status: int, reason: str) -> None:
+        answer = await operator.post(f"{path}/queue/i2/discard", reason=reason)
+        assert answer.status_code == status
+        assert re.findall(r'<details id="(discard-i\d)" hx-preserve open>', answer.text) == ["discard-i2"]
+        assert re.findall(r'name="reason" .*value="(.*?)"', answer.text) == ["", reason]
+
+    await check(422, "x" * 2001)
+    monkeypatch.setattr(commands, "MOST_WAITING", 0)
+    await check(409, "the disk was swapped")
 
 
 async def test_times_without_a_zone_are_of_utc(central: RunningCentral, agent: SpeakingAgent) -> None:

@@ -121,7 +121,7 @@ async def move(central: Central, view: Ui, person: AsOperator, node: str, form: 
             check_role(person, Role.ADMIN)
         moved = await central.db.write(lambda conn: steps.set_state(conn, node, body, person.name, view.now))
     except PureBootError as error:
-        return await _one(central, view, node, error=error)
+        return await _one(central, view, node, error=error, move=form)
     return view.go(f"/nodes/{node}", f"The node is {moved.state.replace('_', ' ')} now.")
 
 
@@ -133,7 +133,10 @@ async def _one(
     cursor: str | None = None,
     error: PureBootError | None = None,
     form: Form | None = None,
+    move: Form | None = None,
 ) -> Response:
+    """`form` and `move`: what was typed into the one and the other, and refused."""
+
     def look(conn: Connection) -> dict[str, object]:
         node = nodes.find(conn, ref)
         return {
@@ -144,4 +147,6 @@ async def _one(
         }
 
     found = await central.db.read(look)
-    return view.page("nodes/node.html", **found, cursor=cursor, error=error, form=form, states=list(NodeState))
+    return view.page(
+        "nodes/node.html", **found, cursor=cursor, error=error, form=form, move=move or Form(), states=list(NodeState)
+    )

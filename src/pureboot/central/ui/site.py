@@ -1,5 +1,6 @@
 """One site: how its agent is and was, what waits there for a person, and what it may do alone."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -9,7 +10,7 @@ from sqlalchemy import Connection, select
 
 from pureboot.central import commands, heartbeats, outages, sites
 from pureboot.central import tables as t
-from pureboot.central.bodies import GiveUpBody, Outage, SiteHealth, SitePatch, SiteQueue, SiteView
+from pureboot.central.bodies import CommandView, GiveUpBody, Outage, SiteHealth, SitePatch, SiteQueue, SiteView
 from pureboot.central.edge import AsAdmin, AsOperator, AsViewer, Central, Services
 from pureboot.central.sql import one, rows_of
 from pureboot.central.ui.form import Form
@@ -72,10 +73,11 @@ async def requeue(central: Central, view: Ui, person: AsOperator, site: str, ite
 @routes.post("/sites/{site}/queue/{item}/discard")
 async def discard(central: Central, view: Ui, person: AsOperator, site: str, item: Item, form: PostedForm) -> Response:
     try:
-        body = form.body(GiveUpBody)
+        about = {"item_id": item, "reason": form.body(GiveUpBody).reason}
+        asked = await commands.send(central.db, site, "discard", view.now, person=person.name, **about)
     except PureBootError as error:
-        return await _show(central, view, site, error=error)
-    return await _ask(central, view, site, "discard", person.name, item_id=item, reason=body.reason)
+        return await _show(central, view, site, error=error, reasons={item: form.get("reason")})
+    return _asked(view, asked)
 
 
 async def _ask(central: Services, view: View, ref: str, command: commands.Name, person: str, **about: str) -> Response:
@@ -83,7 +85,11 @@ async def _ask(central: Services, view: View, ref: str, command: commands.Name, 
         asked = await commands.send(central.db, ref, command, view.now, person=person, **about)
     except PureBootError as error:
         return await _show(central, view, ref, error=error)
-    return view.go(f"/sites/{asked.site_id}#queue", "The site's agent is asked; below stands what becomes of it.")
+    return _asked(view, asked)
+
+
+def _asked(view: View, command: CommandView) -> Response:
+    return view.go(f"/sites/{command.site_id}#queue", "The site's agent is asked; below stands what becomes of it.")
 
 
 async def _show(
@@ -94,10 +100,12 @@ async def _show(
     window: str = "24h",
     error: PureBootError | None = None,
     form: Form | None = None,
+    reasons: Mapping[str, str] | None = None,
 ) -> Response:
+    """`form`: settings that were refused; `reasons`: those of items that were not given up."""
     window = window if window in WINDOWS else "24h"
     shown = await central.db.read(lambda conn: _read(conn, view, ref, window))
-    return view.page("sites/site.html", shown=shown, windows=NAMES, error=error, form=form)
+    return view.page("sites/site.html", shown=shown, windows=NAMES, error=error, form=form, reasons=reasons or {})
 
 
 _AGENTS = select(t.agent).where(t.agent.c.site_id == one("site"))
