@@ -3,12 +3,13 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import httpx2
 import pytest
 
-from pureboot.central.news import MOST_LISTENERS, News
+from pureboot.central.news import MOST_LISTENERS, MOST_OF_ONE, News
 from pureboot.core.errors import Busy
 from tests.support.browser import PASSWORD, add_person, form_token, served
 from tests.support.central import RunningCentral
@@ -65,16 +66,24 @@ async def test_whoever_missed_something_is_told_at_once(news: News) -> None:
         assert await listener.next(0) == frozenset()
 
 
-async def test_only_so_many_listen(news: News) -> None:
-    listening = [news.listen(str(number), 0) for number in range(MOST_LISTENERS)]
-    for each in listening:
-        news.check_room()
-        each.__enter__()
-    with pytest.raises(Busy):
-        news.check_room()
-    for each in listening:
-        each.__exit__(None, None, None)
-    news.check_room()
+@pytest.mark.parametrize(
+    ("keys", "refused", "free"),
+    [
+        ([str(number) for number in range(MOST_LISTENERS)], "one more", None),
+        (["kim"] * MOST_OF_ONE, "kim", "lee"),
+    ],
+    ids=["in all", "of one session"],
+)
+async def test_only_so_many_listen(news: News, keys: list[str], refused: str, free: str | None) -> None:
+    with ExitStack() as listening:
+        for key in keys:
+            news.check_room(key)
+            listening.enter_context(news.listen(key, 0))
+        with pytest.raises(Busy):
+            news.check_room(refused)
+        if free:
+            news.check_room(free)
+    news.check_room(refused)
 
 
 @pytest.fixture

@@ -48,7 +48,8 @@ TOPICS = (
 
 # Seconds between two looks.
 PERIOD = 1.0
-MOST_LISTENERS = 500
+# At once, and of one session.
+MOST_LISTENERS, MOST_OF_ONE = 500, 50
 
 
 @dataclass(slots=True, eq=False)
@@ -98,9 +99,10 @@ class News:
         self._closed = False
         self.count = 0
 
-    def check_room(self) -> None:
-        """Raises Busy where enough listen."""
-        if self._closed or len(self._listeners) >= MOST_LISTENERS:
+    def check_room(self, key: str) -> None:
+        """Raises Busy where enough listen, in all or of this session."""
+        of_one = sum(listener.key == key for listener in self._listeners)
+        if self._closed or len(self._listeners) >= MOST_LISTENERS or of_one >= MOST_OF_ONE:
             raise Busy("Too many pages are open.", hint="They work, but change only when loaded again.", retry_after=30)
 
     @contextmanager

@@ -22,8 +22,8 @@ HEARTBEAT = 15.0
 @routes.get("/events")
 async def events(central: Central, view: Ui, _: AsViewer, since: Annotated[int, Query(ge=0)] = 0) -> Response:
     """Ends with the session and with the program; `since` is the `id` of the last event that the browser has."""
-    central.news.check_room()
     key = browsers.key_of(view.visit.token)
+    central.news.check_room(key)
 
     async def stream() -> AsyncIterator[ServerSentEvent]:
         with central.news.listen(key, since) as listener:
