@@ -94,12 +94,19 @@ class Outbox(RuleBasedStateMachine):
     @precondition(lambda self: not self.taken)
     @rule(limit=st.integers(1, 6))
     def take(self, limit: int) -> None:
-        """Of each lane a prefix, in the order of acceptance, and nothing of a lane that is held."""
-        now = self.clock.stamp().boottime
-        held = {item.lane for item in self.waiting if item.holds(now)}
-        free = [item.id for item in self.waiting if not item.failed and item.lane not in held]
+        """Of each lane a prefix, in the order of acceptance, and nothing from one that holds its lane on."""
         self.taken = [item.id for item in self.write(lambda tx: self.queue.take(tx, limit))]
-        assert self.taken == free[:limit]
+        assert self.taken == self.free()[:limit]
+
+    def free(self) -> list[str]:
+        held: set[str] = set()
+        free = []
+        for item in self.waiting:
+            if item.holds(self.clock.stamp().boottime):
+                held.add(item.lane)
+            if not item.failed and item.lane not in held:
+                free.append(item.id)
+        return free
 
     @precondition(lambda self: self.taken)
     @rule(outcomes=st.lists(st.sampled_from(["applied", "conflict", "rejected", "later"]), min_size=6, max_size=6))
