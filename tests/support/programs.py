@@ -111,7 +111,8 @@ class Central(Program):
 
 
 class Agent(Program):
-    """Looks at central once a second, so that an outage shows soon. `port`: 0 takes a free one."""
+    """Looks at central once a second, so that an outage shows soon, and may take ten for a boot: a busy machine of ours
+    has all the time it needs. `port`: 0 takes a free one."""
 
     def __init__(
         self,
@@ -129,6 +130,7 @@ class Agent(Program):
             "PUREBOOT_AGENT__CONNECTIVITY_CHECK_INTERVAL": "1",
             "PUREBOOT_AGENT__CONNECTIVITY_TIMEOUT": "2",
             "PUREBOOT_AGENT__QUEUE_RETRY_DELAY": "0.2",
+            "PUREBOOT_AGENT__BOOT_BUDGET": "10",
         }
         super().__init__(arguments, port or free_port(), folder / "agent.log", environment | (settings or {}))
 
