@@ -17,10 +17,9 @@ from pureboot.agent.clock import Age, Stamp, age_of
 from pureboot.core.errors import Invalid, Malformed
 from pureboot.core.lifecycle import Autonomy, Edge
 from pureboot.core.node import printable
+from pureboot.wire.beats import ID_LENGTH
 from pureboot.wire.messages import MESSAGE_LENGTH, Base, DiscardBody, PushItem, StateUpdateBody
 
-# Characters that a name may have on the wire.
-LONGEST = 64
 # An age nobody can tell: a year, so that it never wins against a change whose age is known.
 UNKNOWN_MS = 365 * 24 * 3600 * 1000
 UNKNOWN = Age(0.0, float("inf"))
@@ -144,7 +143,7 @@ def _unreadable(row: sqlite3.Row) -> QueueItem:
 
 
 def _name(text: object) -> str:
-    return str(text)[:LONGEST] or "unknown"
+    return str(text)[:ID_LENGTH] or "unknown"
 
 
 def edge_of(item: QueueItem) -> Edge | None:
@@ -217,8 +216,8 @@ def lane_of(item: QueueItem) -> str:
 def check(item: QueueItem) -> None:
     """Raises Invalid for a name that could not be sent."""
     for field in ("id", "lane", "epoch", "item_type", "after", "conflict_id"):
-        if len(getattr(item, field) or "") > LONGEST:
-            raise Invalid(f"{field}: it has more than {LONGEST} characters.", hint="Central would take no such item.")
+        if len(getattr(item, field) or "") > ID_LENGTH:
+            raise Invalid(f"{field}: it has more than {ID_LENGTH} characters.", hint="Central would take no such item.")
 
 
 def offer_of(row: sqlite3.Row, now: Stamp, on_its_way: float) -> PushItem | None:
