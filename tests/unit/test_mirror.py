@@ -737,6 +737,22 @@ async def test_a_node_that_the_feed_took_away_is_not_brought_back_by_an_older_an
     assert parts.cache.nodes() == []
 
 
+async def test_nor_for_long_if_it_stands_on_another_generation(parts: Parts) -> None:
+    """The versions of the two words cannot be compared, so a pass over the feed decides."""
+    await parts.knows()
+    await parts.mirror.begin_generation(2)
+    event = str((await parts.journal.record("n1", NodeEvent("n1", "e"))).queue_id)
+    items = offered(parts)
+    away = FeedItem(pos=2, type="node", op="moved_out", id="n1", version=3)
+    await parts.reads(page(away, next="2.1", generation=2))
+    assert parts.node().gone
+    late = node_document("n1", MAC, version=2)
+    await settle(parts, answer(said(Outcome.APPLIED, event), nodes=[late], generation=2), items)
+    assert parts.site.position == Position(2, "0")
+    await parts.reads(page(away, next="2.1", generation=2))
+    assert parts.cache.nodes() == []
+
+
 async def test_a_node_that_the_feed_brought_back_is_not_taken_away_by_an_older_answer(parts: Parts) -> None:
     await parts.knows()
     event = str((await parts.journal.record("n1", NodeEvent("n1", "e"))).queue_id)

@@ -215,6 +215,9 @@ class Mirror:
         """Most nodes of an answer are as they were, for events move none: those cost no statement each."""
         sweep.saw_all(tx, "node", [document.id for document in documents])
         here = self._cache.find_all(tx, [document.id for document in documents])
+        if any(node.gone and node.base_generation != generation for node in here.values()):
+            # The feed or a pass took it away, and no version says whether this answer is older: another pass does.
+            self._read_anew(tx)
         made_here = self._cache.unconfirmed(tx, [mac for document in documents for mac in document.mac_addresses])
         for document in documents:
             node = here.get(document.id)
