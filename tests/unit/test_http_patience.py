@@ -1,12 +1,14 @@
 """What a client may not do to the HTTP server: owe something and take its time, fill a head without end, crowd."""
 
 import asyncio
+import resource
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
 import uvicorn
+from starlette.applications import Starlette
 
 from pureboot.wire.http import (
     BODY_PATIENCE,
@@ -18,6 +20,8 @@ from pureboot.wire.http import (
     Crowd,
     Impatient,
     bind,
+    make_room,
+    serve_http,
 )
 
 Message = dict[str, Any]
@@ -293,3 +297,30 @@ def test_a_client_that_is_gone_without_a_word_is_noticed() -> None:
             every = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL)
             times = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT)
     assert idle + every * times <= 180
+
+
+@pytest.fixture
+def few_files() -> Iterator[int]:
+    """The limit most programs start with, and the one they may take."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, before[1]))
+    yield before[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+async def test_as_many_connections_as_are_allowed_find_an_open_file_each(few_files: int) -> None:
+    (stop := asyncio.Event()).set()
+    with bind("127.0.0.1", 0) as sock:
+        await serve_http(Starlette(), sock, stop=stop, max_connections=2000)
+    assert 4000 < resource.getrlimit(resource.RLIMIT_NOFILE)[0] <= few_files
+
+
+def test_a_limit_that_is_too_low_for_them_is_told(few_files: int, caplog: pytest.LogCaptureFixture) -> None:
+    make_room(few_files)
+    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == few_files
+    assert "LimitNOFILE" in caplog.text
+
+
+def test_what_is_enough_is_left_alone(few_files: int) -> None:
+    make_room(64)
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (1024, few_files)

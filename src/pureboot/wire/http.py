@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import gc
+import logging
 import math
 import os
+import resource
 import socket
 from collections import Counter
 from collections.abc import Callable
@@ -17,6 +19,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from pureboot.core.errors import SettingsError
+
+log = logging.getLogger(__name__)
 
 # Answers under way when the program stops get this long, in seconds; then they are cut off.
 GRACE = 3
@@ -38,6 +42,8 @@ URL_BYTES = 16 * 1024
 KEEP_ALIVE_PROBES = {socket.TCP_KEEPIDLE: 60, socket.TCP_KEEPINTVL: 20, socket.TCP_KEEPCNT: 3}
 # An agent asks again every few seconds; with less it would pay a handshake each time.
 KEEP_ALIVE = 75
+# Open files beside the connections, and the file that each of them may be sent: databases, TFTP, what is fetched.
+OTHER_FILES = 256
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -63,6 +69,25 @@ def bind(host: str, port: int) -> socket.socket:
     return sock
 
 
+def make_room(connections: int) -> None:
+    """Open files for so many connections. A program starts with 1,024 on most systems, for the sake of old ones, and
+    may take more (systemd.exec(5), LimitNOFILE). Else connections take the ones that the database needs."""
+    wanted = 2 * connections + OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft >= wanted:
+        return
+    allowed = min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < wanted:
+        log.warning(
+            "this program may have %d files open, and %d connections take up to %d: raise the limit "
+            "(systemd: LimitNOFILE=), or lower 'max_connections'",
+            allowed,
+            connections,
+            wanted,
+        )
+
+
 async def serve_http(
     app: Callable[..., Any],
     sock: socket.socket,
@@ -79,6 +104,7 @@ async def serve_http(
     `max_per_address`: connections of one client; this host's own are not counted. None behind a proxy, which is all
     clients at once. The app's lifetime is the caller's: no lifespan is run. Signals are the caller's too.
     """
+    make_room(max_connections)
     config = uvicorn.Config(
         app,
         http=Impatient,
