@@ -24,6 +24,9 @@ async def test_a_workflow_is_found_by_id_and_by_name_and_changes_in_part(central
     assert await central.ask("GET", "/workflows/debian") == await central.ask("GET", f"/workflows/{made['id']}") == made
     changed = await central.ask("PATCH", "/workflows/debian", json={"cmdline": "quiet"})
     assert (changed["cmdline"], changed["kernel"], changed["version"]) == ("quiet", "images/vmlinuz", 2)
+    stale = {"cmdline": "loud", "version": 1}
+    assert await code(central, "PATCH", "/workflows/debian", 409, json=stale) == "stale_version"
+    assert (await central.ask("PATCH", "/workflows/debian", json=stale | {"version": 2}))["version"] == 3
     assert [row["name"] for row in (await central.ask("GET", "/workflows"))["items"]] == ["debian"]
 
 

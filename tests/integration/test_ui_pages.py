@@ -286,6 +286,18 @@ async def test_a_workflow_is_made_and_changed_on_its_pages(seeded: RunningCentra
     assert (await visitor.post(f"{path}/delete")).status_code == 303
 
 
+async def test_what_two_change_at_once_on_a_workflows_page_is_shown_to_the_second(seeded: RunningCentral) -> None:
+    visitor = await signed_in(seeded)
+    path = f"/workflows/{workflow_id(0)}"
+    [version] = re.findall(r'name="version" value="(\d+)"', (await visitor.get(path)).text)
+    await seeded.ask("PATCH", path, json={"cmdline": "theirs"})
+    stale = await visitor.post(path, version=version, cmdline="mine")
+    assert (stale.status_code, "mine" in stale.text) == (409, True)
+    assert (await seeded.ask("GET", path))["cmdline"] == "theirs"
+    [version] = re.findall(r'name="version" value="(\d+)"', stale.text)
+    assert (await visitor.post(path, version=version, cmdline="mine")).status_code == 303
+
+
 async def test_a_workflow_that_breaks_a_rule_is_shown_again_with_what_was_typed(seeded: RunningCentral) -> None:
     visitor = await signed_in(seeded)
     for path in ("/workflows/new", f"/workflows/{workflow_id(0)}"):

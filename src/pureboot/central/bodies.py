@@ -328,6 +328,7 @@ class BulkOutcome(Lenient):
 class WorkflowPatch(Strict):
     """Only what is sent changes."""
 
+    version: int | None = None
     name: str = Field(default="", min_length=1, max_length=200)
     install_method: InstallMethod = InstallMethod.KERNEL
     architecture: str = ""

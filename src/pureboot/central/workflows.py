@@ -12,7 +12,7 @@ from pureboot.central.clock import new_id
 from pureboot.central.content import check_name, check_path
 from pureboot.central.positions import EVERYWHERE, publish
 from pureboot.central.sql import count, locked, page_by, tally
-from pureboot.core.errors import Clash, Invalid, NotFound
+from pureboot.core.errors import Clash, Invalid, NotFound, StaleVersion
 from pureboot.core.node import InstallMethod
 from pureboot.rendering.language import check_line
 from pureboot.wire.messages import ListPage, WorkflowDocument, WorkflowFields, valid
@@ -48,9 +48,12 @@ def create(conn: Connection, fields: WorkflowFields, now: datetime) -> WorkflowD
 
 
 def change(conn: Connection, ref: str, patch: WorkflowPatch, now: datetime) -> WorkflowDocument:
+    """Raises NotFound, Invalid, Clash and StaleVersion."""
     workflow = find(conn, ref, lock=True)
+    if patch.version is not None and patch.version != workflow.version:
+        raise StaleVersion(f"The workflow {workflow.name!r} is at version {workflow.version}, not {patch.version}.")
     current = workflow.model_dump(include=set(WorkflowFields.model_fields))
-    fields = valid(WorkflowFields, current | patch.model_dump(exclude_unset=True))
+    fields = valid(WorkflowFields, current | patch.model_dump(exclude_unset=True, exclude={"version"}))
     row = {**_checked(conn, fields, workflow.id), "version": workflow.version + 1, "updated_at": now}
     conn.execute(update(t.workflow).where(t.workflow.c.id == workflow.id).values(row))
     publish(conn, EVERYWHERE, "workflow", workflow.id, workflow.version + 1)

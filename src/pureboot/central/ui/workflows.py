@@ -38,7 +38,7 @@ async def new(view: Ui, _: AsAdmin) -> Response:
 @routes.post("/workflows/new")
 async def create(central: Central, view: Ui, _: AsAdmin, form: PostedForm) -> Response:
     try:
-        fields = valid(WorkflowFields, _patch(form).model_dump(exclude_unset=True))
+        fields = valid(WorkflowFields, _patch(form).model_dump(exclude_unset=True, exclude={"version"}))
         made = await central.db.write(lambda conn: workflows.create(conn, fields, view.now))
     except PureBootError as error:
         return view.page("workflows/new.html", form=form, error=error)
@@ -71,7 +71,7 @@ async def delete(central: Central, view: Ui, _: AsAdmin, workflow: str) -> Respo
 
 def _patch(form: Form) -> WorkflowPatch:
     """Raises Invalid."""
-    patch = form.body(WorkflowPatch, many=LISTS, skip=("templates",))
+    patch = form.body(WorkflowPatch, none=("version",), many=LISTS, skip=("templates",))
     if not form.has("templates"):
         return patch
     return patch.model_copy(update={"templates": _templates(form.get("templates"))})
