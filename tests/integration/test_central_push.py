@@ -92,6 +92,8 @@ async def test_items_under_an_alias_reach_the_one_node(central: RunningCentral, 
     answer = await agent.push(first, agent.event("n9", "boot_started", after=first["id"]))
     assert [result.canonical_id for result in answer.results] == ["n1", "n1"]
     assert [event["event"] for event in (await central.ask("GET", "/nodes/n9/events"))["items"]] == ["boot_started"]
+    moved = await central.ask("POST", "/nodes/move", json={"ids": ["n9", "n1"], "state": "pending", "preview": False})
+    assert (moved["changed"], moved["refused"]) == (1, [])
 
 
 @pytest.mark.parametrize(("state", "outcome"), [("discovered", "applied"), ("active", "conflict")])

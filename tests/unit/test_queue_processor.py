@@ -135,7 +135,8 @@ async def test_max_retries_exceeded(parts: Parts, central: FakeCentral) -> None:
             await link.processor.process_queue()
             assert len(central.batches) == pushes  # it waits
             parts.clock.advance(10.0 * 2**attempts)
-            await link.processor.process_queue()
+            result = await link.processor.process_queue()
+            assert (result.failed, result.errors) == ((0, []) if attempts == 1 else (1, ["not now"]))
         (failed,) = await parts.queue.get_failed_items()
         assert (failed.id, failed.attempts, failed.last_error) == (poison, 3, "not now")
         assert [i.id for i in await parts.waiting()] == [behind]
@@ -250,7 +251,7 @@ async def test_one_item_that_is_too_large_alone_waits_and_in_the_end_fails(parts
         result = await link.processor.process_queue()
         assert result.remaining == 1
         parts.clock.advance(1000)
-        await link.processor.process_queue()
+        assert (await link.processor.process_queue()).failed == 1
     (failed,) = await parts.queue.get_failed_items()
     assert (failed.id, failed.attempts) == (item, 2)
 

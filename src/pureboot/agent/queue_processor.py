@@ -35,6 +35,8 @@ ACCOUNTS_EVERY = 60.0
 
 
 class ProcessResult(BaseModel):
+    """`failed`: refused, or put off for the last time, and why in `errors`, with what kept a push from going at all."""
+
     processed: int = 0
     failed: int = 0
     remaining: int = 0
@@ -151,7 +153,7 @@ class QueueProcessor:
                     answered = None
             except (TooLarge, Invalid, Malformed) as error:
                 if len(batch.items) == 1:
-                    await self._put_off(batch.items[0], error)
+                    await self._put_off(batch.items[0], error, result)
                 size = max(1, len(batch.items) // 2)
                 continue
             except Clash as error:
@@ -184,14 +186,13 @@ class QueueProcessor:
         if before is None and self.queue.pending_count <= len(batch.items):
             return None
 
-        def work(tx: Transaction) -> Batch | None:
-            if before is not None:
-                self._keep(tx, before)
-            return self._take(tx, size, beyond=[item.id for item in batch.items])
+        def work(tx: Transaction) -> tuple[Batch | None, list[str]]:
+            given_up = [] if before is None else self._keep(tx, before)
+            return self._take(tx, size, beyond=[item.id for item in batch.items]), given_up
 
-        ahead = await self.queue.database.store.write(work)
+        ahead, given_up = await self.queue.database.store.write(work)
         if before is not None:
-            _count(before.answer, result)
+            _count(before.answer, given_up, result)
         return ahead
 
     async def _ready(self) -> bool:
@@ -288,11 +289,13 @@ class QueueProcessor:
         return Batch(items, self._mirror.generation, self._now(), self.queue.newest(tx)) if items else None
 
     async def _settle(self, answered: Answered, result: ProcessResult) -> None:
-        await self.queue.database.store.write(lambda tx: self._keep(tx, answered))
-        _count(answered.answer, result)
+        given_up = await self.queue.database.store.write(lambda tx: self._keep(tx, answered))
+        _count(answered.answer, given_up, result)
 
-    def _keep(self, tx: Transaction, answered: Answered) -> None:
+    def _keep(self, tx: Transaction, answered: Answered) -> list[str]:
+        """Why central could not settle the items that were put off for the last time."""
         stopped: set[str] = set()
+        given_up: list[str] = []
         items = answered.batch.items
         lanes = {item.id: item.lane for item in items}
 
@@ -300,21 +303,25 @@ class QueueProcessor:
             # Only the first of a lane was put off for its own sake; those behind it wait for it.
             if (lane := lanes[outcome.id]) not in stopped:
                 stopped.add(lane)
-                self._count_retry(tx, outcome.id, outcome.reason or "central asked to try it later")
+                given_up.extend(self._count_retry(tx, outcome.id, outcome.reason or "central asked to try it later"))
 
         self._mirror.settle_in(tx, items, answered.answer, on_retry)
+        return given_up
 
-    async def _put_off(self, item: PushItem, error: PureBootError) -> None:
+    async def _put_off(self, item: PushItem, error: PureBootError, result: ProcessResult) -> None:
         """One item that central cannot even read."""
-        await self.queue.database.store.write(lambda tx: self._count_retry(tx, item.id, error.message))
+        given_up = await self.queue.database.store.write(lambda tx: self._count_retry(tx, item.id, error.message))
+        _count_failed(given_up, result)
 
-    def _count_retry(self, tx: Transaction, queue_id: str, reason: str) -> None:
+    def _count_retry(self, tx: Transaction, queue_id: str, reason: str) -> list[str]:
+        """The reason, where it was the last time."""
         row = tx.execute("SELECT attempts FROM sync_queue WHERE id = ?", [queue_id]).fetchone()
         attempts = 0 if row is None else row["attempts"] + 1
         if attempts >= self.max_retries:
             self.queue.fail(tx, queue_id, reason, refused=False)
-        else:
-            self.queue.postpone(tx, queue_id, reason, self._backoff.delay(attempts, self._chance()))
+            return [reason]
+        self.queue.postpone(tx, queue_id, reason, self._backoff.delay(attempts, self._chance()))
+        return []
 
     async def _link_changed(self, online: bool) -> None:
         if online:
@@ -335,11 +342,15 @@ class QueueProcessor:
         return self.queue.clock.stamp().boottime
 
 
-def _count(answer: PushAnswer, result: ProcessResult) -> None:
-    failed = sum(r.effect is Outcome.REJECTED for r in answer.results)
-    result.failed += failed
-    result.processed += sum(r.settled for r in answer.results) - failed
-    result.errors += [r.reason for r in answer.results if r.reason and r.effect is Outcome.REJECTED]
+def _count(answer: PushAnswer, given_up: list[str], result: ProcessResult) -> None:
+    refused = [r.reason or "" for r in answer.results if r.effect is Outcome.REJECTED]
+    result.processed += sum(r.settled for r in answer.results) - len(refused)
+    _count_failed([*refused, *given_up], result)
+
+
+def _count_failed(reasons: list[str], result: ProcessResult) -> None:
+    result.failed += len(reasons)
+    result.errors += filter(None, reasons)
 
 
 def _mirror(queue: SyncQueue) -> Mirror:

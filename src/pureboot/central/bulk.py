@@ -98,7 +98,8 @@ class _Tally:
 
 def _ids(conn: Connection, chosen: BulkSelection) -> Sequence[str]:
     if chosen.filter is None:
-        return list(dict.fromkeys(chosen.ids or ()))
+        names = node_rows.canonical(conn, chosen.ids or ())
+        return list(dict.fromkeys(names.get(id, id) for id in chosen.ids or ()))
     ids = node_list.ids(conn, chosen.filter, MOST + 1)
     if len(ids) > MOST:
         raise Invalid(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import typer
+from typer.main import get_command_name
 from typer.models import ArgumentInfo, OptionInfo
 
 from pureboot.cli.main import app
@@ -62,7 +63,7 @@ def _group(path: str, group: typer.Typer, help: object, depth: int) -> Iterator[
     yield str(help)
     for command in group.registered_commands:
         if command.callback is not None:
-            name = command.name or command.callback.__name__
+            name = command.name or get_command_name(command.callback.__name__)
             yield from _command(f"{path} {name}", command.callback, command.help, depth + 1)
     for inner in group.registered_groups:
         if inner.typer_instance is not None:
