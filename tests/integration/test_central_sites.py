@@ -179,6 +179,27 @@ async def test_a_token_is_good_for_24_hours_and_stored_nowhere(central: RunningC
         assert central.token not in line
 
 
+async def test_what_was_revoked_opens_nothing_and_a_new_agent_does(central: RunningCentral) -> None:
+    await central.new_site("attic")
+    await central.new_site("cellar")
+    other = await central.speaking_agent("cellar")
+    old, last = await central.speaking_agent("attic"), await central.speaking_agent("attic")
+    waiting = (await central.ask("POST", "/sites/attic/agent-token", 201))["token"]
+    assert await central.ask("POST", "/sites/attic/agents/revoke") == {"revoked": 2}
+    for agent in (old, last):
+        batch = {"generation": 1, "items": []}
+        asked = [
+            await agent.client.get("/api/v1/sync/changes"),
+            await agent.client.post("/api/v1/sync/push", json=batch),
+        ]
+        assert [(each.status_code, each.json()["error"]["code"]) for each in asked] == [(401, "unknown_token")] * 2
+    assert (await central.anybody.post("/api/v1/agents/register", json={"token": waiting})).status_code == 403
+    assert await central.ask("POST", "/sites/attic/agents/revoke") == {"revoked": 0}
+    new = await central.speaking_agent("attic")
+    assert (await new.push(new.registration("n1", "52:54:00:aa:bb:01"))).results[0].outcome == "applied"
+    assert (await other.push(other.registration("n2", "52:54:00:aa:bb:02"))).results[0].outcome == "applied"
+
+
 async def test_a_newer_agent_replaces_the_older_which_may_still_push(central: RunningCentral) -> None:
     await central.new_site("attic")
     old = await central.speaking_agent("attic")

@@ -101,6 +101,11 @@ def test_a_token_is_shown(central):
     assert pureboot("site", "token", "lab") == "once\n"
 
 
+def test_a_sites_credentials_are_revoked(central):
+    central.says("POST", "/api/v1/sites/s1/agents/revoke", {"revoked": 1})
+    assert pureboot("site", "revoke", "lab").startswith("1 credential of lab revoked. `pureboot site token lab`")
+
+
 def test_a_site_is_deleted(central):
     central.says("DELETE", "/api/v1/sites/s1", status=204)
     assert pureboot("site", "delete", "lab") == "Site lab is deleted.\n"

@@ -46,6 +46,10 @@ class Agent:
     current: bool
 
 
+# In place of the hash of a credential: no hash begins so.
+_REVOKED = "revoked:"
+
+
 def digest(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
@@ -97,6 +101,18 @@ def register_agent(conn: Connection, request: AgentRegistration, now: datetime) 
     answer = AgentCredential(agent_id=new_id(), site_id=site_id, credential=new_token())
     conn.execute(insert(t.agent), _new_agent(request, answer, now))
     return answer
+
+
+def revoke(conn: Connection, site_id: str, now: datetime) -> int:
+    """Nobody comes in by what this site's agents ever got, replaced ones too, nor by a token that waits for one. How
+    many credentials were good until now."""
+    agent = t.agent.c
+    good = agent.site_id == site_id, agent.credential_hash.not_like(f"{_REVOKED}%")
+    conn.execute(update(t.agent).where(*good, agent.replaced_at.is_(None)).values(replaced_at=now))
+    revoked = conn.execute(update(t.agent).where(*good).values(credential_hash=_REVOKED + agent.id)).rowcount
+    tokens = t.agent_token.c
+    conn.execute(update(t.agent_token).where(tokens.site_id == site_id, tokens.used_at.is_(None)).values(used_at=now))
+    return revoked
 
 
 def _spend(conn: Connection, request: AgentRegistration, now: datetime) -> str:

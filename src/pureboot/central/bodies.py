@@ -175,6 +175,12 @@ class TokenAnswer(Lenient):
     expires_at: datetime
 
 
+class Revoked(Lenient):
+    """How many credentials were good until now."""
+
+    revoked: int
+
+
 class NodeCreate(Strict):
     """Machines already in service are imported with their state."""
 

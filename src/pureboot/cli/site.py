@@ -294,3 +294,15 @@ def token(site: Site, json: AsJson = False) -> None:
     with central() as remote:
         row = remote.send("POST", f"sites/{names.site(remote, site)['id']}/agent-token")
         show.said(row, row["token"], json=json)
+
+
+@app.command()
+def revoke(site: Site, json: AsJson = False) -> None:
+    """End every credential of the site's agents, of those that were replaced too, and the one-time token: for a host
+    that was stolen. An agent serves on from what it holds, and tells central nothing until it is initialized anew."""
+    with central() as remote:
+        row = names.site(remote, site)
+        answer = remote.send("POST", f"sites/{row['id']}/agents/revoke")
+        many = answer["revoked"]
+        sentence = f"{many} credential{'s' * (many != 1)} of {row['name']} revoked. `pureboot site token {row['name']}`"
+        show.said(answer, f"{sentence} makes a new agent possible.", json=json)

@@ -1,5 +1,6 @@
 """Sites and their agents' tokens. A site is named by its id or its name."""
 
+import logging
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Response
@@ -11,6 +12,7 @@ from pureboot.central.bodies import (
     GiveUpBody,
     NodeFilter,
     Outage,
+    Revoked,
     SiteHealth,
     SitePatch,
     SiteQueue,
@@ -20,6 +22,8 @@ from pureboot.central.bodies import (
 from pureboot.central.edge import AsAdmin, AsOperator, AsViewer, Central, Cursor, GuardedRoute, Limit, Services
 from pureboot.central.sites import SiteFilter
 from pureboot.wire.messages import AgentStatus, ListPage, NodeDocument, SiteFields
+
+log = logging.getLogger(__name__)
 
 routes = APIRouter(route_class=GuardedRoute, tags=["sites"])
 
@@ -87,6 +91,16 @@ async def issue_token(central: Central, _: AsAdmin, site: str) -> TokenAnswer:
     return await central.db.write(
         lambda conn: accounts.issue_agent_token(conn, sites.find(conn, site).id, now),
     )
+
+
+@routes.post("/sites/{site}/agents/revoke")
+async def revoke(central: Central, person: AsAdmin, site: str) -> Revoked:
+    """Ends every credential of the site's agents, replaced ones too, and the one-time token: their host was stolen, or
+    a copy of its files. The agents serve their machines from what they hold, and can tell central nothing."""
+    now = central.clock.now()
+    revoked = await central.db.write(lambda conn: accounts.revoke(conn, sites.find(conn, site).id, now))
+    log.warning("the credentials of a site's agents are revoked: site=%s by=%s revoked=%d", site, person.name, revoked)
+    return Revoked(revoked=revoked)
 
 
 @routes.post("/sites/{site}/sync", status_code=202)
