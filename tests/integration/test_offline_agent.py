@@ -178,6 +178,7 @@ async def test_a_conflict_is_settled_at_the_site_while_the_wan_is_cut(
     (conflict,) = (await site.person.get("/api/v1/agent/conflicts")).json()["items"]
 
     path = f"/api/v1/agent/conflicts/{conflict['id']}/resolve"
+    assert (await site.person.post(path, json={"resolution": resolution, "coment": "I looked"})).status_code == 422
     decided = await site.person.post(path, json={"resolution": resolution, "person": "Ada", "comment": "I looked"})
     assert (decided.status_code, decided.json()["status"], decided.json()["offline"]) == (202, "queued", True)
     (conflict,) = (await site.person.get("/api/v1/agent/conflicts")).json()["items"]
@@ -192,6 +193,13 @@ async def test_a_conflict_is_settled_at_the_site_while_the_wan_is_cut(
     assert ((await central.node(MAC))["state"], local["state"]) == (expected, expected)
     (conflict,) = (await central.ask("GET", "/conflicts", params={"status": "resolved"}))["items"]
     assert (conflict["resolved_by"], conflict["comment"]) == ("Ada at attic", "I looked")
+    for status in ("resolved", "all"):
+        listed = await site.person.get("/api/v1/agent/conflicts", params={"status": status})
+        (seen,) = listed.json()["items"]
+        shared = ("id", "node_id", "base_state", "local_chain", "strategy", "status", "resolved_by", "resolved_at")
+        assert {name: seen[name] for name in shared} == {name: conflict[name] for name in shared}
+    assert (await site.person.get("/api/v1/agent/conflicts")).json()["items"] == []
+    assert (await site.person.get("/api/v1/agent/conflicts", params={"status": "x"})).status_code == 422
 
 
 async def test_who_is_too_late_at_the_site_sees_why(central: RunningCentral, site: RunningAgent) -> None:

@@ -8,9 +8,10 @@ import sqlite3
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from pureboot.agent.cache.state_cache import CachedNode, NodeStateCache
 from pureboot.agent.database import Database
@@ -43,6 +44,25 @@ class Conflict(BaseModel):
     conflict_type: str
     resolved: bool = False
     resolution: str | None = None
+
+
+class Which(StrEnum):
+    PENDING = "pending"
+    RESOLVED = "resolved"
+    ALL = "all"
+
+
+class ConflictView(Conflict):
+    """With what central says of it; of a preview it says nothing."""
+
+    status: Which
+    node_id: str | None = None
+    base_state: str | None = None
+    local_chain: list[str] = []
+    strategy: str | None = None
+    resolved_by: str | None = None
+    resolved_at: datetime | None = None
+    comment: str = ""
 
 
 class ConflictTable:
@@ -111,6 +131,11 @@ class ConflictTable:
 
     async def pending(self) -> list[Conflict]:
         return await self.database.store.read(_pending)
+
+    async def page(self, status: Which, limit: int, after: str = "") -> tuple[list[ConflictView], str | None]:
+        """In the order of their ids, and where the next page begins."""
+        views = await self.database.store.read(lambda connection: _views(connection, status, limit + 1, after))
+        return views[:limit], views[limit - 1].id if len(views) > limit else None
 
     def _put(self, tx: Transaction, conflict: Conflict, *, node_id: str | None, preview: bool, version: int) -> None:
         fields = conflict.model_dump(mode="json") | {"node_id": node_id, "preview": preview, "version": version}
@@ -270,8 +295,33 @@ def _count(connection: sqlite3.Connection) -> int:
     return int(connection.execute("SELECT count(*) FROM conflict WHERE resolved = 0").fetchone()[0])
 
 
+_NAMES = ", ".join(Conflict.model_fields)
+
+
 def _pending(connection: sqlite3.Connection) -> list[Conflict]:
-    names = ", ".join(Conflict.model_fields)
-    decided = {row["about"]: row["resolution"] for row in connection.execute(DECISIONS)}
-    rows = connection.execute(f"SELECT {names} FROM conflict WHERE resolved = 0 ORDER BY rowid")
+    decided = _decided(connection)
+    rows = connection.execute(f"SELECT {_NAMES} FROM conflict WHERE resolved = 0 ORDER BY rowid")
     return [Conflict.model_validate(dict(row) | {"resolution": decided.get(row["id"])}) for row in rows]
+
+
+def _decided(connection: sqlite3.Connection) -> dict[str, str]:
+    """By conflict, what was decided here and waits for central."""
+    return {row["about"]: row["resolution"] for row in connection.execute(DECISIONS)}
+
+
+def _views(connection: sqlite3.Connection, status: Which, limit: int, after: str) -> list[ConflictView]:
+    decided = _decided(connection)
+    wanted = {Which.PENDING: "resolved = 0", Which.RESOLVED: "resolved = 1", Which.ALL: "true"}[status]
+    sql = f"SELECT {_NAMES}, node_id, document FROM conflict WHERE {wanted} AND id > ? ORDER BY id LIMIT ?"
+    return [_view(dict(row), decided) for row in connection.execute(sql, [after, limit])]
+
+
+def _view(row: dict[str, Any], decided: dict[str, str]) -> ConflictView:
+    row["status"] = Which.RESOLVED if row["resolved"] else Which.PENDING
+    if not row["resolved"]:
+        row["resolution"] = decided.get(row["id"])
+    try:
+        document = ConflictDocument.model_validate_json(row.pop("document") or "").model_dump()
+    except ValidationError:  # a preview; or it rotted, and the rest of the list is worth more
+        document = {}
+    return ConflictView.model_validate(document | row)

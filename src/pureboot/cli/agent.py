@@ -5,7 +5,7 @@ import os
 from contextlib import AbstractContextManager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -226,18 +226,26 @@ def _show_queue(rows: list["Row"], json: bool) -> None:
 
 
 @app.command()
-def conflicts(port: Port = None, data_dir: DataDir = None, config: Config = None, json: AsJson = False) -> None:
-    """List the nodes about which this site and central disagree."""
+def conflicts(
+    status: Annotated[Literal["pending", "resolved", "all"], typer.Option(help="Which of them.")] = "pending",
+    port: Port = None,
+    data_dir: DataDir = None,
+    config: Config = None,
+    json: AsJson = False,
+) -> None:
+    """List the nodes about which this site and central disagree, or disagreed."""
     columns = {
         "ID": "id",
         "NODE": "node_mac",
         "TYPE": "conflict_type",
         "HERE": "local_state",
         "CENTRAL": "central_state",
-        "DECIDED HERE": "resolution",
+        "DECIDED HERE" if status == "pending" else "DECIDED": "resolution",
     }
+    if status != "pending":
+        columns["BY"] = "resolved_by"
     with _local(config, data_dir, port) as agent:
-        rows = agent.listing("api/v1/agent/conflicts")
+        rows = agent.listing("api/v1/agent/conflicts", status=status)
     show.listing(rows, columns, json=json, empty="Site and central agree.")
 
 

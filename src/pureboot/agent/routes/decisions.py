@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -13,12 +13,13 @@ from pureboot.agent.people import People
 from pureboot.agent.proxy import CentralProxy, Written
 from pureboot.agent.routes.bodies import read_body
 from pureboot.core.lifecycle import NodeState
+from pureboot.wire.messages import Strict
 
 Person = Annotated[str, Field(min_length=1, max_length=200)]
 Comment = Annotated[str, Field(max_length=2000)]
 
 
-class ResolveRequest(BaseModel):
+class ResolveRequest(Strict):
     """`person`: whoever takes the decision, in words; central keeps it."""
 
     resolution: str
@@ -26,7 +27,7 @@ class ResolveRequest(BaseModel):
     person: Person = SOMEBODY
 
 
-class DecreeRequest(BaseModel):
+class DecreeRequest(Strict):
     state: str
     comment: Comment = ""
     person: Person = SOMEBODY

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -11,9 +11,10 @@ from pureboot.agent.conflicts import SOMEBODY
 from pureboot.agent.people import People
 from pureboot.agent.queue import SyncQueue
 from pureboot.agent.routes.bodies import read_body, read_limit
+from pureboot.wire.messages import Strict
 
 
-class DiscardRequest(BaseModel):
+class DiscardRequest(Strict):
     """`person`: whoever takes the decision, in words; central keeps it beside the node."""
 
     reason: Annotated[str, Field(max_length=2000)] = ""

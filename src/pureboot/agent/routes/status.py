@@ -10,15 +10,17 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from pureboot.agent.cache.state_cache import NodeStateCache
-from pureboot.agent.conflicts import ConflictDetector
+from pureboot.agent.conflicts import ConflictDetector, Which
 from pureboot.agent.connectivity import ConnectivityMonitor
 from pureboot.agent.heartbeat import HeartbeatService
 from pureboot.agent.people import People
 from pureboot.agent.queue import SyncQueue
 from pureboot.agent.readiness import Readiness
+from pureboot.agent.routes.bodies import read_limit
 from pureboot.agent.session import Session
 from pureboot.agent.site import SiteState
 from pureboot.agent.sync import CacheSyncService
+from pureboot.core.errors import Invalid
 from pureboot.core.ipxe import Link
 from pureboot.core.lifecycle import site_may_settle
 
@@ -81,8 +83,12 @@ class Status:
 
     async def conflicts(self, request: Request) -> Response:
         self._people.admit(request)
-        found = await self._detector.get_pending_conflicts()
-        return JSONResponse({"items": [c.model_dump(mode="json") for c in found], "next_cursor": None})
+        said = request.query_params.get("status", Which.PENDING)
+        if said not in list(Which):
+            raise Invalid(f"status: {said[:40]!r} is none of {', '.join(Which)}.")
+        after = request.query_params.get("cursor", "")
+        found, cursor = await self._detector.table.page(Which(said), read_limit(request), after)
+        return JSONResponse({"items": [each.model_dump(mode="json") for each in found], "next_cursor": cursor})
 
     async def readiness(self, request: Request) -> Response:
         """Which machines the site could install without central, and what keeps it from the others."""
