@@ -189,7 +189,9 @@ class AgentSettings(Settings):
     # Limits
 
     max_body_bytes: int = Field(
-        default=256 * KIB, gt=0, description="Bytes of a request's body; a report's metadata has 64 KiB at most."
+        default=256 * KIB,
+        gt=0,
+        description="Bytes of a request's body; of a report, more than 64 KiB of metadata are dropped.",
     )
     max_connections: int = Field(
         default=2048,

@@ -14,7 +14,7 @@ from pureboot.agent.cache.state_cache import CachedNode, NodeStateCache
 from pureboot.agent.proxy import CentralProxy, Written
 from pureboot.agent.routes.bodies import read_body
 from pureboot.core.changes import NodeEvent
-from pureboot.core.errors import Forbidden, IllegalEdge, Invalid, Malformed, NotFound, TooLarge
+from pureboot.core.errors import Forbidden, IllegalEdge, Malformed, NotFound
 from pureboot.core.lifecycle import NodeState
 from pureboot.core.mac import MacAddress
 from pureboot.wire.messages import EventBody, Outcome, RegisterBody, ReportBody, StateBody
@@ -124,19 +124,19 @@ def document_of(connection: sqlite3.Connection, node: CachedNode) -> dict[str, A
 
 
 def _event(node_id: str, body: EventBody) -> NodeEvent:
-    if body.metadata:
-        _check(body.metadata)
-    metadata = body.metadata | ({"status": body.status} if body.status else {})
+    metadata = _carried(body.metadata) | ({"status": body.status} if body.status else {})
     return NodeEvent(node_id, body.event, body.message, metadata)
 
 
-def _check(metadata: dict[str, Any]) -> None:
+def _carried(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Without what no push could carry: the report itself is kept, for an installer must not die of its log."""
+    if not metadata:
+        return metadata
     if sum(1 for _ in levels(metadata)) > METADATA_DEPTH + 1:
-        raise Invalid(f"'metadata' is nested deeper than {METADATA_DEPTH} levels.")
+        return {"dropped": f"'metadata' was nested deeper than {METADATA_DEPTH} levels."}
     if len(json.dumps(metadata)) > METADATA_BYTES:
-        raise TooLarge(
-            f"'metadata' is larger than {METADATA_BYTES} bytes.", hint="Send a log elsewhere, and its address."
-        )
+        return {"dropped": f"'metadata' was larger than {METADATA_BYTES} bytes. Send a log elsewhere, and its address."}
+    return metadata
 
 
 def _answer(written: Written) -> Response:
