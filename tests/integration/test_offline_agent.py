@@ -441,7 +441,9 @@ async def test_of_a_report_with_more_than_a_push_could_carry_the_report_is_kept(
         deep = {"a": deep}
     for metadata in ({"text": "x" * 100_000}, deep):
         body = {"mac": MAC, "event": "log", "message": "it failed", "status": "7", "metadata": metadata}
-        assert (await site.machine.post("/api/v1/report", json=body)).status_code == 200
+        answer = await site.machine.post("/api/v1/report", json=body)
+        said = answer.json()
+        assert (answer.status_code, said["node_id"], said["edge"]) == (200, node["id"], None)
     for event in (await central.ask("GET", f"/nodes/{node['id']}/events"))["items"]:
         assert (event["message"], event["metadata"]["status"]) == ("it failed", "7")
         assert event["metadata"]["dropped"].startswith("'metadata' was")

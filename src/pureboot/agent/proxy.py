@@ -60,9 +60,10 @@ class Written:
             "offline": self.offline,
             "queue_id": self.accepted.queue_id,
             "id": node.node_id,
+            "node_id": node.node_id,
             "state": node.state,
             "attempt": node.attempt,
-            "edge": self.accepted.edge,
+            "edge": None if self.accepted.edge is EdgeOutcome.NONE else self.accepted.edge,
         }
         if self.accepted.event_queue_id not in (None, self.accepted.queue_id):
             body["event_queue_id"] = self.accepted.event_queue_id
