@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from sqlalchemy import Connection
@@ -204,7 +205,8 @@ KEEP = timedelta(days=30)
 
 
 async def compact(central: RunningCentral, clock: SetClock) -> None:
-    await central.db.write(lambda conn: compaction.compact(conn, KEEP, clock.now()))
+    for scope in await central.db.read(compaction.scopes):
+        await central.db.write(partial(compaction.compact, scope=scope, retention=KEEP, now=clock.now()))
 
 
 async def gone(agent: SpeakingAgent, since: str) -> None:

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 
-from pureboot.central.compaction import compact
+from pureboot.central import compaction
 from pureboot.wire.messages import Outcome, PushAnswer
 from tests.support.central import RunningCentral, SetClock, SpeakingAgent
 
@@ -449,7 +450,10 @@ async def test_a_former_home_that_was_away_for_longer_than_deletions_are_told_is
     await central.ask("PATCH", "/nodes/n1", json={"home_site_id": "attic"})
     for days in (0, 31):
         clock.advance(days * 86400)
-        await central.db.write(lambda conn: compact(conn, timedelta(days=30), clock.now()))
+        for scope in await central.db.read(compaction.scopes):
+            await central.db.write(
+                partial(compaction.compact, scope=scope, retention=timedelta(days=30), now=clock.now())
+            )
     retired = careful.step("n1", "discovered", "retired", base=1, body={"triggered_by": "node"})
     answer = await careful.push(careful.event("n1", "boot_started"), retired)
     assert outcomes(answer) == ["applied", "conflict"]

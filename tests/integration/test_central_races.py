@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 from pureboot.central import people, sites, tokens
 from pureboot.central.bodies import SitePatch, TokenCreate
 from pureboot.central.clock import SystemClock
+from pureboot.central.positions import begin, settle
 from pureboot.core.errors import PureBootError
 from pureboot.core.roles import Role
 from tests.support.central import RunningCentral, SpeakingAgent, running_central
@@ -232,3 +233,27 @@ async def test_of_two_tokens_made_at_once_under_one_name_one_is(central: Running
         tokens.create(conn, TokenCreate(name="ci", role=Role.VIEWER), NOW)
 
     assert await refusal(central, made, made) == "name_taken"
+
+
+async def test_the_forgetting_of_tombstones_holds_up_one_site_at_a_time(central: RunningCentral) -> None:
+    first, second = sorted([(await central.new_site(name))["id"] for name in ("attic", "cellar")])
+    held, over = threading.Event(), threading.Event()
+
+    def has_news(conn: Connection) -> None:
+        sites.change(conn, second, SitePatch(description="x"), NOW)
+        settle(conn)
+        begin(conn)
+        held.set()
+        over.wait()
+
+    try:
+        writing = asyncio.create_task(central.db.write(has_news))
+        await asyncio.to_thread(held.wait)
+        round = asyncio.create_task(central.housekeeping.round())
+        while not central.sql(WAITING):
+            await asyncio.sleep(0.01)
+        await central.ask("PATCH", f"/sites/{first}", json={"description": "x"})
+        assert not round.done()
+    finally:
+        over.set()
+    await asyncio.gather(writing, round)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,7 +28,7 @@ from pureboot.central import (
 from pureboot.central.accounts import Agent
 from pureboot.central.bell import Bell
 from pureboot.central.bodies import AdminStateBody, NodeCreate, NodePatch
-from pureboot.central.compaction import compact
+from pureboot.central.compaction import compact, scopes
 from pureboot.central.content import Shelf, Upload
 from pureboot.central.db import Database
 from pureboot.central.generation import begin_anew, generation_of
@@ -163,7 +164,8 @@ class Central:
 
     def forget_tombstones(self) -> None:
         now = self.clock.now()
-        self.do(lambda conn: compact(conn, TOMBSTONES_FOR, now))
+        for scope in self.do(scopes):
+            self.do(partial(compact, scope=scope, retention=TOMBSTONES_FOR, now=now))
 
     # Backups
 

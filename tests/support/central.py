@@ -46,6 +46,7 @@ class RunningCentral:
         self.stop_waiting = central.stop_waiting
         self.folder = folder
         self.db = db
+        self.housekeeping = central.housekeeping
         self.token = token
         self._clients: list[httpx2.AsyncClient] = []
         self.admin = self.client(token)

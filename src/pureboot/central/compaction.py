@@ -9,19 +9,26 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from pureboot.central import tables as t
-from pureboot.central.sql import insert_all, locked
+from pureboot.central.sql import locked
 
 
-def compact(conn: Connection, retention: timedelta, now: datetime) -> None:
-    """Forgets what was deleted more than `retention` ago (later by the time between two rounds)."""
-    # Whoever publishes takes these rows last of all locks, and we take no other.
-    ends = list(conn.execute(locked(select(t.site_pos).order_by(t.site_pos.c.site))))
-    for row in ends:
-        if (old := _noted(conn, row.site, now - retention)) is not None:
-            _forget(conn, row.site, row.floor, old)
-    noted = {tuple(mark) for mark in conn.execute(select(t.feed_mark.c.site, t.feed_mark.c.pos))}
-    marks = [{"site": row.site, "pos": row.pos, "at": now} for row in ends if (row.site, row.pos) not in noted]
-    insert_all(conn, insert(t.feed_mark), marks)
+def scopes(conn: Connection) -> list[str]:
+    """Every site, and what concerns them all."""
+    return list(conn.execute(select(t.site_pos.c.site).order_by(t.site_pos.c.site)).scalars())
+
+
+def compact(conn: Connection, scope: str, retention: timedelta, now: datetime) -> None:
+    """Forgets what was deleted there more than `retention` ago (later by the time between two rounds). Whoever has news
+    for the scope waits meanwhile, so each has a transaction of its own."""
+    # Whoever publishes takes this row last of all locks, and we take no other.
+    end = conn.execute(locked(select(t.site_pos).where(t.site_pos.c.site == scope))).first()
+    if end is None:
+        return  # the site was removed meanwhile
+    if (old := _noted(conn, scope, now - retention)) is not None:
+        _forget(conn, scope, end.floor, old)
+    marks = t.feed_mark.c
+    if conn.execute(select(marks.pos).where(marks.site == scope, marks.pos == end.pos)).first() is None:
+        conn.execute(insert(t.feed_mark), {"site": scope, "pos": end.pos, "at": now})
 
 
 def _noted(conn: Connection, scope: str, before: datetime) -> int | None:

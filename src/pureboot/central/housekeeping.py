@@ -5,12 +5,13 @@ import logging
 import random
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
 from sqlalchemy import Connection
 
 from pureboot.central import alerts, commands, outages
 from pureboot.central.clock import Clock
-from pureboot.central.compaction import compact
+from pureboot.central.compaction import compact, scopes
 from pureboot.central.content import named_digests
 from pureboot.central.db import Database
 from pureboot.central.unnamed import Unnamed
@@ -39,7 +40,8 @@ class Housekeeping:
 
     async def round(self) -> None:
         now = self.clock.now()
-        await self.db.write(lambda conn: compact(conn, self.keep_tombstones, now))
+        for scope in await self.db.read(scopes):
+            await self.db.write(partial(compact, scope=scope, retention=self.keep_tombstones, now=now))
         await self.db.write(lambda conn: _forget(conn, now))
         named = await self.db.read(named_digests)
         if gone := await asyncio.to_thread(self.unnamed.sweep, named, now):
