@@ -1,5 +1,6 @@
 """A site's agent without its program's shell: the real parts on one real file, and what is done to them."""
 
+import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +28,7 @@ from pureboot.agent.site import SiteState
 from pureboot.agent.sync import CacheSyncService
 from pureboot.central.accounts import Agent
 from pureboot.core.changes import NodeEvent
-from pureboot.core.lifecycle import NodeState
+from pureboot.core.lifecycle import NodeState, Stage
 from pureboot.core.mac import MacAddress
 from pureboot.core.reconcile import Resolution
 from pureboot.storage.sqlite import Store
@@ -196,6 +197,16 @@ class Process:
         """The ids of all items that the file holds, settled or not."""
         return {str(row[0]) for row in self.rows("SELECT id FROM sync_queue UNION SELECT id FROM sync_sent")}
 
+    def targets(self, ids: set[str]) -> dict[str, Stage]:
+        """Where those of these items lead that are state updates."""
+        said = {str(id): json.loads(str(payload)) for id, payload in self.rows(_UPDATES)} if ids else {}
+        return {id: Stage(NodeState(said[id]["to_state"]), said[id].get("attempt", 0)) for id in ids & said.keys()}
+
+    def is_disputed(self, node_id: str) -> bool:
+        """Whether it was told of a conflict that nobody has settled."""
+        open = self.rows(f"SELECT 1 FROM conflict WHERE node_id = '{node_id}' AND resolved = 0 AND preview = 0")
+        return bool(open)
+
     def usage(self, what: str) -> tuple[int, int]:
         [[items, size]] = self.rows(f"SELECT items, bytes FROM queue_usage WHERE what = '{what}'")
         assert isinstance(items, int)
@@ -207,3 +218,9 @@ class Process:
 
     def node(self, mac: str) -> CachedNode | None:
         return self.cache.by_mac(MacAddress.parse(mac))
+
+
+_UPDATES = """
+SELECT id, payload FROM sync_queue WHERE item_type = 'state_update'
+UNION SELECT id, payload FROM sync_sent WHERE item_type = 'state_update'
+"""

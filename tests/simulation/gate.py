@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-HISTORIES = ("tests.simulation", "--stop", "--seeds", "400", "--first", "500000")
+HISTORIES = ("tests.simulation", "--stop", "--seeds", "400")
 RACE = ("tests.simulation.race",)
 
 
@@ -125,6 +125,37 @@ MUTATIONS = (
             Edit(
                 "core/reconcile.py",
                 "    if central.state in _PROTECTED or edge.target.state in _PERSONS_ONLY:\n        return False\n",
+                "",
+            ),
+        ),
+    ),
+    Mutation(
+        "what central calls applied takes effect",
+        (
+            Edit(
+                "central/rules.py",
+                "            return _applied(batch, offer, _heard(batch, offer, node, change), change)\n",
+                "            return Ruling(Outcome.APPLIED, node, node.state_rev)\n",
+            ),
+        ),
+    ),
+    Mutation(
+        "a site takes its hands off a machine that is in dispute",
+        (
+            Edit(
+                "agent/mirror.py",
+                "            self._cache.save(tx, replace(node, conflict_id=conflict_id))\n",
+                "            pass\n",
+            ),
+            Edit("agent/mirror.py", "        node = replace(node, conflict_id=document.id)\n", ""),
+        ),
+    ),
+    Mutation(
+        "what was settled is kept for a central that comes back from its backup",
+        (
+            Edit(
+                "agent/queue.py",
+                "        tx.execute(MOVE, [outcome, self.clock.stamp().when.isoformat(), ids])\n",
                 "",
             ),
         ),

@@ -4,7 +4,7 @@
 """
 
 import shutil
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -73,7 +73,8 @@ class Stock:
 @dataclass
 class Host:
     """A site: its machines, and the processes on its file and on copies of it. `whole`: no file of it was ever put
-    back or copied, so that the accounts of its epochs have to agree."""
+    back or copied, so that the accounts of its epochs have to agree. `has_lost`: with a file of it went what only that
+    one held."""
 
     name: str
     identity: Agent
@@ -81,6 +82,7 @@ class Host:
     macs: list[str]
     processes: list[Process] = field(default_factory=list)
     whole: bool = True
+    has_lost: bool = False
 
     @property
     def original(self) -> Process:
@@ -100,6 +102,7 @@ class History:
         # Every item that ever was on an agent's disk; those that a person gave up; those that a backup put back, or
         # a machine that burned down, took with it.
         self._durable: set[str] = set()
+        self._accepted_at: dict[str, Host] = {}
         self._given_up = self.checker.given_up
         self._untold: set[str] = set()
         self._forgiven: set[str] = set()
@@ -184,7 +187,7 @@ class History:
         after = process.node(mac)
         installs = "\nkernel " in script
         self.note(f"{process.name}: {mac} boots: {'installs' if installs else 'its disk'}, {before and before.stage}")
-        if installs and (after is None or after.conflict_id is not None):
+        if installs and (after is None or after.conflict_id is not None or process.is_disputed(after.node_id)):
             raise Violation("I8", f"{process.name} installs {mac}, which is disputed or unknown")
         if installs and after is not None and after.boot_token and self.dice.random() < 0.7:
             await process.journal.mark_begun(after.boot_token)
@@ -339,10 +342,10 @@ class History:
         process = host.original
         process.end()
         copy_database(self._backups[host.name], process.path)
-        host.whole = False
+        host.whole, host.has_lost = False, True
         await self._again(host, process)
         self.note(f"{process.name} is restored from its backup")
-        self._forgive()
+        self._forgive([host])
 
     async def clone(self) -> None:
         """A second process on a copy of the file; a fork (a snapshot of the running machine) has its epoch, too."""
@@ -368,8 +371,9 @@ class History:
         if len(host.processes) > 1:
             gone = host.processes.pop()
             gone.end()
+            host.has_lost = True
             self.note(f"{gone.name} is gone for good")
-            self._forgive()
+            self._forgive([host])
 
     # Steps at central
 
@@ -460,7 +464,8 @@ class History:
             host.whole = False
         self.checker.restored()
         self.checker.look()
-        self._forgive()
+        # Who lost nothing and forgets nothing says all of it again.
+        self._forgive([host for host in self.hosts if host.has_lost or host.limits.sent_bytes < Limits.sent_bytes])
 
     async def forget_tombstones(self) -> None:
         self.central.forget_tombstones()
@@ -564,14 +569,22 @@ class History:
 
     def look(self) -> None:
         """What has to hold after each step."""
+        for host in self.hosts:
+            for process in host.processes:
+                self._remember(host, process)
         self.checker.look()
         for host in self.hosts:
             for process in host.processes:
-                self._durable |= process.held()
                 self._look_at(host, process)
         held = {id for process in self.processes for id in process.held()}
         if lost := self._durable - held - self.checker.received - self._given_up - self._forgiven:
             raise Violation("I2", f"{sorted(lost)} are nowhere")
+
+    def _remember(self, host: Host, process: Process) -> None:
+        new = process.held() - self._accepted_at.keys()
+        self._accepted_at |= dict.fromkeys(new, host)
+        self._durable |= new
+        self.checker.targets |= process.targets(new)
 
     def _look_at(self, host: Host, process: Process) -> None:
         items, size = process.usage("queue")
@@ -583,10 +596,11 @@ class History:
             if accounts.gap(account):
                 raise Violation("I10", f"{process.name}: {account}")
 
-    def _forgive(self) -> None:
-        """What nobody holds any more since a backup was put back."""
+    def _forgive(self, hosts: Collection[Host]) -> None:
+        """What nobody holds any more of that which these accepted, since a backup was put back."""
         held = {id for process in self.processes for id in process.held()}
-        self._forgiven |= self._durable - held - self.checker.received
+        lost = self._durable - held - self.checker.received
+        self._forgiven |= {id for id in lost if any(self._accepted_at[id] is host for host in hosts)}
 
     # Everything heals
 
@@ -655,6 +669,7 @@ class History:
         self.checker.effects()
         for host in self.hosts:
             for process in host.processes:
+                self.checker.marks(process)
                 self.checker.agrees(process, self._untold, disputed_too=disputed_too)
             gaps = self.central.do(lambda conn, site=host.identity.site_id: epochs.gaps(conn, site))  # type: ignore[misc]
             if gaps and host.whole:

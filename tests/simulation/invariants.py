@@ -6,7 +6,7 @@ conflicts.
 
 import json
 import sqlite3
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,13 +57,15 @@ class Seen:
 
 class Checker:
     """Two things have no order: `forked`, the epochs that two processes shared; and `given_up`, the items that a person
-    gave up, which an agent's backup may bring back behind those that went on."""
+    gave up, which an agent's backup may bring back behind those that went on. `targets`: where the state updates lead
+    that ever were on an agent's disk."""
 
     def __init__(self, path: Path) -> None:
         self._db = sqlite3.connect(path, isolation_level=None)
         self._db.row_factory = sqlite3.Row
         self.forked: set[str] = set()
         self.given_up: set[str] = set()
+        self.targets: dict[str, Stage] = {}
         self._seen = Seen()
         self.counts: Counter[str] = Counter()
 
@@ -88,12 +90,35 @@ class Checker:
         self._order(receipts)
         for step in history:
             self._step(step)
+        self._applied(receipts)
         if receipts:
             self._conflicts(before, history)
             self._losers(receipts)
         self._revisions({step["node_id"] for step in history})
         seen.receipt = receipts[-1]["rowid"] if receipts else seen.receipt
         seen.history = history[-1]["seq"] if history else seen.history
+
+    def _applied(self, receipts: Iterable[Row]) -> None:
+        """I1: what central calls applied moved its node or found it where it leads; or it made a node, or found one."""
+        for receipt in receipts:
+            id, node = receipt["item_id"], receipt["node_id"]
+            if receipt["outcome"] != "applied" or id in self._seen.moved_by:
+                continue
+            if receipt["item_type"] == "registration" and not self.rows("SELECT 1 FROM node WHERE id = ?", node):
+                raise Violation("I1", f"{id} was applied, and there is no node {node}")
+            if receipt["item_type"] == "state_update" and id in self.targets:
+                self.counts["converged"] += 1
+                if (stood := self._stage(node, receipt["expected_rev"] % SPAN)) != self.targets[id]:
+                    raise Violation("I1", f"{id} leads to {self.targets[id]} and was applied; {node} stood at {stood}")
+
+    def _stage(self, node: str, revision: int) -> Stage:
+        """Where central had the node at that revision of its life."""
+        made = "SELECT to_state, attempt FROM node_history WHERE node_id = ? ORDER BY seq LIMIT ?"
+        if steps := self.rows(made, node, revision - 1):
+            return Stage(NodeState(steps[-1]["to_state"]), steps[-1]["attempt"])
+        first = "SELECT from_state FROM node_history WHERE node_id = ? ORDER BY seq LIMIT 1"
+        begun = self.rows(first, node) or self.rows("SELECT state FROM node WHERE id = ?", node)
+        return Stage(NodeState(begun[0][0]), 1 if begun[0][0] == "installing" else 0)
 
     def _order(self, receipts: Iterable[Row]) -> None:
         """I3. What central settles of one life's lane it settles in the order of its acceptance."""
@@ -197,11 +222,8 @@ class Checker:
 
     def _stood_there(self, conflict: Row) -> bool:
         """Whether central had the node where the site's chain begins."""
-        origin, state = json.loads(conflict["chain"])[0].get("from"), conflict["central_state"]
-        made = "SELECT to_state, attempt FROM node_history WHERE node_id = ? ORDER BY seq LIMIT ?"
-        steps = self.rows(made, conflict["node_id"], conflict["central_rev"] % SPAN - 1)
-        first = [state, 1 if state == "installing" else 0]
-        return bool(origin == (list(steps[-1]) if steps else first))
+        stood = self._stage(conflict["node_id"], conflict["central_rev"] % SPAN)
+        return bool(json.loads(conflict["chain"])[0].get("from") == [stood.state, stood.attempt])
 
     def _came_before(self, item: str | None, rowid: int) -> bool:
         receipt = self._seen.receipts.get(item or "")
@@ -269,6 +291,16 @@ class Checker:
                 told = [link["to"] for link in json.loads(row["chain"]) if "to" in link]
                 if told and told[-1] != shown:
                     raise Violation("I4", f"{process.name} shows {shown} of {id}, where its side is {told[-1]}")
+
+    def marks(self, process: Process) -> None:
+        """I8: of a conflict that is central's to settle the site knows, and touches the machine no more."""
+        query = "SELECT id, node_id FROM sync_conflict WHERE site_id = ? AND status = 'pending'"
+        pending: defaultdict[str, set[str]] = defaultdict(set)
+        for row in self.rows(query, process.identity.site_id):
+            pending[row["node_id"]].add(row["id"])
+        for id, *_, mark in process.rows(_NODES):
+            if (mark or "") not in (pending.get(str(id)) or {""}):
+                raise Violation("I8", f"{process.name} has {id} in the conflict {mark}, central in {pending[str(id)]}")
 
     def agrees(self, process: Process, untold: set[str], *, disputed_too: bool) -> None:
         """I4: what the agent has of central's nodes is what central has; and what it shows is that. `untold`: nodes of

@@ -24,6 +24,9 @@ def test_the_gate_has_every_row_of_the_protocols_table_and_ours() -> None:
         "what a backup lost is applied again where central has the node",
         "a site keeps its side of a conflict that the feed has overtaken",
         "what no policy overwrites, and where none leads",
+        "what central calls applied takes effect",
+        "a site takes its hands off a machine that is in dispute",
+        "what was settled is kept for a central that comes back from its backup",
         "feed position from a bigserial",
     ]
 
@@ -35,9 +38,7 @@ def test_its_removal_is_found(mutation: Mutation, tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(WITHIN + 60)
-@pytest.mark.parametrize(
-    "finds", [RACE, (*HISTORIES[:-4], "--seeds", "20", "--first", "500000")], ids=["race", "histories"]
-)
+@pytest.mark.parametrize("finds", [RACE, (*HISTORIES[:-1], "5")], ids=["race", "histories"])
 def test_with_nothing_removed_the_same_run_finds_nothing(finds: tuple[str, ...], tmp_path: Path) -> None:
     assert not found(Mutation("nothing", (), finds), tmp_path, WITHIN)
 
