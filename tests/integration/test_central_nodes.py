@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection
 
-from pureboot.central import workflows
-from tests.support.central import RunningCentral
+from pureboot.central import nodes, workflows
+from pureboot.central.bodies import NodePatch
+from tests.support.central import RunningCentral, SetClock
 
 MAC, OTHER_MAC = "52:54:00:aa:bb:01", "52:54:00:aa:bb:02"
 
@@ -108,20 +109,55 @@ async def test_a_workflow_is_assigned_by_id_or_name_and_taken_away(central: Runn
     assert (await central.ask("PATCH", path, 422, json={"workflow_id": "x"}))["error"]["code"] == "unknown_workflow"
 
 
+def before_each_write(
+    central: RunningCentral, monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[Connection], Any]
+) -> None:
+    write = central.db.write
+
+    async def late(work: Callable[[Connection], Any]) -> Any:
+        await write(meanwhile)
+        return await write(work)
+
+    monkeypatch.setattr(central.db, "write", late)
+
+
 async def test_a_workflow_that_is_removed_while_it_is_assigned_is_refused_node_by_node(
     central: RunningCentral, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await central.ask("POST", "/workflows", 201, json={"name": "w", "kernel": "images/k"})
     node = await new_node(central)
-    write = central.db.write
-
-    async def late(work: Callable[[Connection], Any]) -> Any:
-        await write(lambda conn: workflows.remove(conn, "w"))
-        return await write(work)
-
-    monkeypatch.setattr(central.db, "write", late)
+    before_each_write(central, monkeypatch, lambda conn: workflows.remove(conn, "w"))
     outcome = await central.ask("POST", "/nodes/assign", json={"workflow_id": "w", "ids": [node["id"]]})
     assert (outcome["changed"], [each["code"] for each in outcome["refused"]]) == (0, ["unknown_workflow"])
+
+
+@pytest.mark.parametrize(
+    "meanwhile", [{"home_site_id": "cellar"}, {"workflow_id": None}, {"hostname": "mine"}], ids=str
+)
+async def test_a_bulk_change_leaves_alone_what_its_filter_finds_no_more(
+    central: RunningCentral, clock: SetClock, monkeypatch: pytest.MonkeyPatch, meanwhile: dict[str, Any]
+) -> None:
+    await central.new_site("cellar")
+    await central.ask("POST", "/workflows", 201, json={"name": "w", "kernel": "images/k"})
+    stays, goes = [await new_node(central, mac, workflow_id="w", hostname="theirs") for mac in (MAC, OTHER_MAC)]
+    patch = NodePatch.model_validate(meanwhile)
+    before_each_write(central, monkeypatch, lambda conn: nodes.edit(conn, goes["id"], patch, clock.now()))
+    wanted = {"site": "attic", "workflow": "w", "q": "theirs"}
+    outcome = await central.ask("POST", "/nodes/move", json={"filter": wanted, "state": "pending"})
+    told = [(each["node_id"], each["mac_address"], each["code"]) for each in outcome["refused"]]
+    assert (outcome["changed"], told) == (1, [(goes["id"], OTHER_MAC, "moved_on")])
+    states = {node["id"]: node["state"] for node in (await central.ask("GET", "/nodes"))["items"]}
+    assert states == {stays["id"]: "pending", goes["id"]: "discovered"}
+
+
+async def test_a_bulk_change_of_nodes_by_their_ids_takes_them_as_they_are(
+    central: RunningCentral, clock: SetClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await new_node(central)
+    patch = NodePatch(hostname="mine")
+    before_each_write(central, monkeypatch, lambda conn: nodes.edit(conn, node["id"], patch, clock.now()))
+    outcome = await central.ask("POST", "/nodes/move", json={"ids": [node["id"]], "state": "retired"})
+    assert (outcome["changed"], outcome["refused"]) == (1, [])
 
 
 async def test_a_stale_version_is_409_and_changes_nothing(central: RunningCentral) -> None:

@@ -4,15 +4,15 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from sqlalchemy import Connection
 
-from pureboot.central import people, sites, tokens
-from pureboot.central.bodies import SitePatch, TokenCreate
+from pureboot.central import nodes, people, sites, tokens
+from pureboot.central.bodies import NodePatch, SitePatch, TokenCreate
 from pureboot.central.clock import SystemClock
 from pureboot.central.positions import begin, settle
 from pureboot.core.errors import PureBootError
@@ -149,6 +149,7 @@ async def test_one_mac_that_two_sites_register_at_once_is_one_node(postgres: Pos
 NOW = SystemClock().now()
 WAITING = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0"
 Work = Callable[[Connection], object]
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -158,8 +159,8 @@ async def central(postgres: Postgres, tmp_path: Path) -> AsyncIterator[RunningCe
             yield running
 
 
-async def refusal(central: RunningCentral, first: Work, second: Work) -> str:
-    """Of `second`, which begins when `first` has done all but commit, and by then has ended or waits for a lock."""
+async def beside(central: RunningCentral, first: Work, second: Callable[[], Awaitable[T]]) -> T:
+    """What `second` says, which begins when `first` has all but committed, and has ended or waits when it does."""
     done, over = threading.Event(), threading.Event()
 
     def slowly(conn: Connection) -> None:
@@ -170,18 +171,28 @@ async def refusal(central: RunningCentral, first: Work, second: Work) -> str:
         while not over.is_set() and not central.sql(WAITING):
             time.sleep(0.01)
 
-    async def meanwhile() -> str:
+    async def meanwhile() -> T:
         await asyncio.to_thread(done.wait)
+        try:
+            return await second()
+        finally:
+            over.set()
+
+    _, said = await asyncio.gather(central.db.write(slowly), meanwhile())
+    return said
+
+
+async def refusal(central: RunningCentral, first: Work, second: Work) -> str:
+    """Of `second`, beside `first`."""
+
+    async def refused() -> str:
         try:
             await central.db.write(second)
         except PureBootError as error:
             return error.code
-        finally:
-            over.set()
         return ""
 
-    _, refused = await asyncio.gather(central.db.write(slowly), meanwhile())
-    return refused
+    return await beside(central, first, refused)
 
 
 def put_into(site: str, parent: str) -> Work:
@@ -257,3 +268,20 @@ async def test_the_forgetting_of_tombstones_holds_up_one_site_at_a_time(central:
     finally:
         over.set()
     await asyncio.gather(writing, round)
+
+
+async def test_a_bulk_change_that_waits_for_a_node_asks_its_filter_again(central: RunningCentral) -> None:
+    for name in ("attic", "cellar"):
+        await central.new_site(name)
+    body = {"mac_address": mac(1, 1), "home_site_id": "attic", "state": "active"}
+    node = await central.ask("POST", "/nodes", 201, json=body)
+
+    def moved_away(conn: Connection) -> None:
+        nodes.edit(conn, node["id"], NodePatch(home_site_id="cellar"), NOW)
+
+    async def reinstalled() -> Any:
+        return await central.ask("POST", "/nodes/move", json={"filter": {"site": "attic"}, "state": "reprovision"})
+
+    outcome = await beside(central, moved_away, reinstalled)
+    assert (outcome["changed"], [each["code"] for each in outcome["refused"]]) == (0, ["moved_on"])
+    assert (await central.node(mac(1, 1)))["state"] == "active"

@@ -1,8 +1,9 @@
 """One change to many nodes. Each is changed or refused on its own, and every refusal is told."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Protocol
 
 from sqlalchemy import Connection
@@ -16,6 +17,7 @@ from pureboot.core.errors import Invalid, PureBootError
 
 # Nodes of one request, and of one transaction: between two of them the sites' pushes get their turn.
 MOST, AT_ONCE = 10_000, 200
+MOVED_ON = "Somebody changed it meanwhile, and the filter finds it no more."
 
 
 class Work(Protocol):
@@ -68,13 +70,11 @@ async def move(db: Database, body: BulkMove, person: str, now: datetime) -> Bulk
 async def _run(db: Database, chosen: BulkSelection, work: Work) -> BulkOutcome:
     """A preview looks, and changes nothing; meanwhile others may."""
     ids = await db.read(lambda conn: _ids(conn, chosen))
+    touch = db.read if chosen.preview else db.write
     tally = _Tally()
     for start in range(0, len(ids), AT_ONCE):
         some = ids[start : start + AT_ONCE]
-        if chosen.preview:
-            tally.add(await db.read(lambda conn, some=some: _each(conn, some, work, look=True)))  # type: ignore[misc]
-        else:
-            tally.add(await db.write(lambda conn, some=some: _each(conn, some, work, look=False)))  # type: ignore[misc]
+        tally.add(await touch(partial(_each, ids=some, chosen=chosen, work=work)))
     return BulkOutcome(
         preview=chosen.preview,
         matched=len(ids),
@@ -108,22 +108,27 @@ def _ids(conn: Connection, chosen: BulkSelection) -> Sequence[str]:
     return ids
 
 
-def _each(conn: Connection, ids: Sequence[str], work: Work, *, look: bool) -> _Tally:
+def _each(conn: Connection, ids: Sequence[str], chosen: BulkSelection, work: Work) -> _Tally:
     tally = _Tally()
-    found = node_rows.load(conn, ids, lock=not look)
+    found = node_rows.load(conn, ids, lock=not chosen.preview)
+    # Under the lock: since the ids were read, and while it was waited for, others may have changed these nodes.
+    fitting: Collection[str] = ids if chosen.filter is None else node_list.among(conn, chosen.filter, ids)
     for id in ids:
         node = found.get(id)
         if node is None or node.deleted_at is not None:
             tally.refused.append(RefusedNode(node_id=id, code="unknown_node", message="There is no such node."))
             continue
+        mac = node.mac_addresses[0].value
+        if id not in fitting:
+            tally.refused.append(RefusedNode(node_id=id, mac_address=mac, code="moved_on", message=MOVED_ON))
+            continue
         try:
             if not work.changes(conn, node):
                 tally.unchanged += 1
                 continue
-            if not look:
+            if not chosen.preview:
                 work.do(conn, node)
             tally.changed += 1
         except PureBootError as error:
-            mac = node.mac_addresses[0].value
             tally.refused.append(RefusedNode(node_id=id, mac_address=mac, code=error.code, message=error.message))
     return tally

@@ -1,7 +1,7 @@
 """Finding nodes: by where they are, how they are, and what they are called. It is fast at a hundred thousand."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,3 +100,8 @@ def states(conn: Connection, wanted: NodeFilter) -> dict[str, int]:
 
 def ids(conn: Connection, wanted: NodeFilter, limit: int) -> Sequence[str]:
     return list(conn.execute(find(conn, wanted).ids().order_by(t.node.c.id).limit(limit)).scalars())
+
+
+def among(conn: Connection, wanted: NodeFilter, some: Collection[str]) -> set[str]:
+    """Those of the ids `some` that the filter finds."""
+    return set(conn.execute(find(conn, wanted).ids().where(t.node.c.id.in_(some))).scalars())
