@@ -1,13 +1,15 @@
 """Nodes, as administrators create, change and move them."""
 
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection
 
-from pureboot.central import nodes, workflows
+from pureboot.central import bulk, nodes, workflows
 from pureboot.central.bodies import NodePatch
+from pureboot.core.errors import Busy
 from tests.support.central import RunningCentral, SetClock
 
 MAC, OTHER_MAC = "52:54:00:aa:bb:01", "52:54:00:aa:bb:02"
@@ -158,6 +160,31 @@ async def test_a_bulk_change_of_nodes_by_their_ids_takes_them_as_they_are(
     before_each_write(central, monkeypatch, lambda conn: nodes.edit(conn, node["id"], patch, clock.now()))
     outcome = await central.ask("POST", "/nodes/move", json={"ids": [node["id"]], "state": "retired"})
     assert (outcome["changed"], outcome["refused"]) == (1, [])
+
+
+@pytest.mark.parametrize("fails", [0, 1])
+async def test_a_bulk_change_that_fails_half_way_tells_what_it_did(
+    central: RunningCentral, monkeypatch: pytest.MonkeyPatch, fails: int
+) -> None:
+    ids = sorted([(await new_node(central, f"52:54:00:aa:bb:{number:02}"))["id"] for number in range(3)])
+    turns = count()
+
+    def meanwhile(conn: Connection) -> None:
+        if next(turns) == fails:
+            raise Busy("The database cannot do this now.", retry_after=5)
+
+    monkeypatch.setattr(bulk, "AT_ONCE", 1)
+    before_each_write(central, monkeypatch, meanwhile)
+    outcome = await central.ask("POST", "/nodes/move", 200 if fails else 503, json={"filter": {}, "state": "pending"})
+    monkeypatch.undo()
+    states = {node["id"]: node["state"] for node in (await central.ask("GET", "/nodes"))["items"]}
+    assert [states[id] for id in ids] == ["pending"] * fails + ["discovered"] * (3 - fails)
+    if not fails:
+        assert outcome["error"]["code"] == "busy"
+        return
+    assert (outcome["matched"], outcome["changed"]) == (3, 1)
+    assert [(each["node_id"], each["code"]) for each in outcome["refused"]] == [(id, "busy") for id in ids[1:]]
+    assert outcome["refused"][0]["message"] == "Nothing was done with it: The database cannot do this now."
 
 
 async def test_a_stale_version_is_409_and_changes_nothing(central: RunningCentral) -> None:

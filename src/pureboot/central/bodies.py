@@ -322,7 +322,10 @@ class RefusedNode(Lenient):
 
 
 class BulkOutcome(Lenient):
-    """`unchanged` were like that already. A preview says what would be."""
+    """`unchanged` were like that already. A preview says what would be.
+
+    What stops it half-way, as `busy` does, is the code of the nodes that it kept from their turn: they are `refused`.
+    """
 
     preview: bool
     matched: int

@@ -68,13 +68,22 @@ async def move(db: Database, body: BulkMove, person: str, now: datetime) -> Bulk
 
 
 async def _run(db: Database, chosen: BulkSelection, work: Work) -> BulkOutcome:
-    """A preview looks, and changes nothing; meanwhile others may."""
+    """A preview looks, and changes nothing; meanwhile others may.
+
+    Raises what keeps it from changing anything. What comes later is told of each node that it keeps from its turn.
+    """
     ids = await db.read(lambda conn: _ids(conn, chosen))
     touch = db.read if chosen.preview else db.write
     tally = _Tally()
     for start in range(0, len(ids), AT_ONCE):
         some = ids[start : start + AT_ONCE]
-        tally.add(await touch(partial(_each, ids=some, chosen=chosen, work=work)))
+        try:
+            tally.add(await touch(partial(_each, ids=some, chosen=chosen, work=work)))
+        except PureBootError as error:
+            if chosen.preview or not tally.changed:
+                raise
+            tally.refused += _not_done(ids[start:], error)
+            break
     return BulkOutcome(
         preview=chosen.preview,
         matched=len(ids),
@@ -94,6 +103,11 @@ class _Tally:
         self.changed += other.changed
         self.unchanged += other.unchanged
         self.refused += other.refused
+
+
+def _not_done(ids: Sequence[str], error: PureBootError) -> list[RefusedNode]:
+    message = f"Nothing was done with it: {error.message}"
+    return [RefusedNode(node_id=id, code=error.code, message=message) for id in ids]
 
 
 def _ids(conn: Connection, chosen: BulkSelection) -> Sequence[str]:
