@@ -17,6 +17,7 @@ from pureboot.central.clock import SystemClock
 from pureboot.central.positions import begin, settle
 from pureboot.core.errors import PureBootError
 from pureboot.core.roles import Role
+from tests.support.browser import PASSWORD, add_person, browser
 from tests.support.central import RunningCentral, SpeakingAgent, running_central
 from tests.support.postgres import Postgres
 
@@ -285,3 +286,18 @@ async def test_a_bulk_change_that_waits_for_a_node_asks_its_filter_again(central
     outcome = await beside(central, moved_away, reinstalled)
     assert (outcome["changed"], [each["code"] for each in outcome["refused"]]) == (0, ["moved_on"])
     assert (await central.node(mac(1, 1)))["state"] == "active"
+
+
+def new_password(name: str) -> Work:
+    return lambda conn: people.change(conn, name, NOW, password_hash="another hash")
+
+
+@pytest.mark.parametrize("out", [new_password, disabled, removed])
+async def test_who_is_put_out_while_signing_in_is_out(central: RunningCentral, out: Callable[[str], Work]) -> None:
+    await add_person(central, "kim", "viewer")
+
+    async def sign_in() -> int:
+        return (await browser(central).post("/sign-in", data={"name": "kim", "password": PASSWORD})).status_code
+
+    assert await beside(central, out("kim"), sign_in) == 401
+    assert central.sql("SELECT name FROM person_session") == []

@@ -2,11 +2,15 @@
 
 import html
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import Connection
 
+from pureboot.central import people
 from pureboot.central.patience import FREE_BY_NAME
 from tests.support.browser import PASSWORD, Visitor, add_person, browser, form_token, signed_in
 from tests.support.central import BASE_URL, RunningCentral, SetClock, running_central
@@ -100,6 +104,21 @@ async def test_a_new_password_signs_out_everywhere(central: RunningCentral) -> N
     visitor = await signed_in(central, "viewer", "kim")
     await central.ask("PATCH", "/people/kim", json={"password": "another long one"})
     assert (await visitor.get("/sites")).status_code == 303
+
+
+async def test_a_password_that_is_changed_while_it_is_checked_lets_nobody_in(
+    central: RunningCentral, clock: SetClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await add_person(central, "kim", "viewer")
+    write = central.db.write
+
+    async def late(work: Callable[[Connection], Any]) -> Any:
+        await write(lambda conn: people.change(conn, "kim", clock.now(), password_hash="another"))
+        return await write(work)
+
+    monkeypatch.setattr(central.db, "write", late)
+    answer = await browser(central).post("/sign-in", data={"name": "kim", "password": PASSWORD})
+    assert (answer.status_code, "set-cookie" in answer.headers) == (401, False)
 
 
 async def test_signing_out_ends_the_session_itself(central: RunningCentral) -> None:

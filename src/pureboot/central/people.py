@@ -75,10 +75,10 @@ def anybody(conn: Connection) -> bool:
     return conn.execute(select(t.person.c.name).limit(1)).first() is not None
 
 
-def password_of(conn: Connection, name: str) -> str | None:
-    """The hash; None where nobody may sign in by this name."""
+def password_of(conn: Connection, name: str, *, lock: bool = False) -> str | None:
+    """The hash; None where nobody may sign in by this name. Locked, it stays so until the transaction ends."""
     query = select(t.person.c.password_hash).where(t.person.c.name == plain(name), t.person.c.disabled_at.is_(None))
-    return conn.execute(query).scalar()
+    return conn.execute(locked(query) if lock else query).scalar()
 
 
 def add(conn: Connection, name: str, role: Role, password_hash: str, now: datetime) -> PersonView:

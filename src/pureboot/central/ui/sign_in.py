@@ -55,7 +55,8 @@ async def _let_in(central: Services, name: str, password: str, address: str) -> 
     now = central.clock.now()
 
     def begin(conn: Connection) -> str:
-        if people.password_of(conn, name) != hashed:
+        # Whoever changes the password meanwhile ends the session, too, or is seen here.
+        if people.password_of(conn, name, lock=True) != hashed:
             raise wrong
         return browsers.begin(conn, name, central.session_life, now)
 
