@@ -223,6 +223,50 @@ async def test_a_refused_move_keeps_its_comment(seeded: RunningCentral) -> None:
     assert forced.count("the &#34;fan&#34;") == 1
 
 
+COMMENT = 'id="f-comment" name="comment" maxlength="2000" autocomplete="off" value="the &#34;fan&#34; is loud"'
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"id": []},
+        {"do": "assign", "to_workflow": "nowhere", "confirmed": "yes"},
+        {"scope": "all", "site": "nowhere"},
+        {"do": "assign", "to_workflow": "nowhere", "scope": "all", "q": "no such node"},
+    ],
+    ids=str,
+)
+async def test_a_refused_change_of_many_keeps_what_was_typed(seeded: RunningCentral, wrong: dict[str, Any]) -> None:
+    visitor = await signed_in(seeded, "operator")
+    typed = {"comment": 'the "fan" is loud', "id": [node_id(1), node_id(3)], "do": "move", "to_state": "retired"}
+    answer = await visitor.post("/nodes/bulk", **typed | wrong)
+    assert answer.status_code in (404, 422)
+    assert 'role="alert"' in answer.text
+    assert COMMENT in answer.text
+    ticked = re.findall(r'name="id" value="([^"]*)" id="[^"]*" checked', answer.text)
+    assert set(ticked) == (set() if "q" in wrong else {*(typed | wrong)["id"]})
+    # What was for all of one site is not for all there are.
+    everything = re.search(r'name="scope" value="all"( checked)?', answer.text)
+    assert everything
+    assert bool(everything[1]) == ("q" in wrong)
+
+
+@pytest.mark.parametrize("sent", [{}, {"confirmed": "yes"}], ids=["a look", "confirmed"])
+async def test_after_a_refusal_one_can_choose_again(seeded: RunningCentral, sent: dict[str, str]) -> None:
+    visitor = await signed_in(seeded, "operator")
+    node = (await seeded.ask("GET", "/nodes", params={"state": "discovered"}))["items"][0]
+    typed = {"comment": 'the "fan" is loud', "id": node["id"], "do": "move", "to_state": "installed"}
+    refused = (await visitor.post("/nodes/bulk", **typed, **sent)).text
+    assert ("There is nothing to change." in refused) == (not sent)
+    assert 'name="confirmed"' not in refused
+    assert '<button name="again" value="yes">' in refused
+    assert '<input type="hidden" name="comment" value="the &#34;fan&#34; is loud">' in refused
+    again = await visitor.post("/nodes/bulk", **typed, again="yes")
+    assert again.status_code == 200
+    assert COMMENT in again.text
+    assert '<option value="installed" selected>' in again.text
+
+
 async def test_only_the_moves_that_a_node_can_make_are_offered(seeded: RunningCentral) -> None:
     visitor = await signed_in(seeded, "operator")
     node = (await seeded.ask("GET", "/nodes", params={"state": "discovered"}))["items"][0]

@@ -40,6 +40,19 @@ async def node_list_page(
     cursor: Cursor = None,
 ) -> Response:
     wanted = NodeFilter(q=q[:200], state=state or None, site=site or None, workflow=workflow or None)
+    return await _list(central, view, wanted, cursor)
+
+
+async def _list(
+    central: Services,
+    view: View,
+    wanted: NodeFilter,
+    cursor: str | None,
+    *,
+    error: PureBootError | None = None,
+    form: Form | None = None,
+) -> Response:
+    """`form`: what was to be done with many, and was not."""
 
     def look(conn: Connection) -> dict[str, object]:
         if cursor is None:
@@ -50,7 +63,14 @@ async def node_list_page(
 
     seen = await central.db.read(look)
     return view.page(
-        "nodes/list.html", **seen, wanted=wanted, states=list(NodeState), counted=node_list.COUNTED, cursor=cursor
+        "nodes/list.html",
+        **seen,
+        wanted=wanted,
+        states=list(NodeState),
+        counted=node_list.COUNTED,
+        cursor=cursor,
+        error=error,
+        form=form or Form(),
     )
 
 
@@ -61,15 +81,26 @@ def _names(conn: Connection) -> dict[str, dict[str, str]]:
 
 @routes.post("/nodes/bulk")
 async def change_many(central: Central, view: Ui, person: AsOperator, form: PostedForm) -> Response:
-    """First what it would do; then, confirmed, what it did."""
+    """First what it would do; then, confirmed, what it did. What is refused as a whole is kept, to be chosen again."""
+    if form.has("again"):
+        return await _again(central, view, form)
     try:
         outcome = await _change_many(central, view, form, person.name, preview=not form.has("confirmed"))
     except PureBootError as error:
-        return view.page("error.html", error=error)
+        return await _again(central, view, form, error)
     if not outcome.preview and not outcome.refused:
         return view.go(_back(form), f"{outcome.changed} changed, {outcome.unchanged} were like that already.")
     names = await central.db.read(_names)
     return view.page("nodes/bulk.html", outcome=outcome, form=form, names=names, back=_back(form))
+
+
+async def _again(central: Services, view: View, form: Form, error: PureBootError | None = None) -> Response:
+    try:
+        wanted = NodeFilter(**_filter(form))
+        return await _list(central, view, wanted, form.get("cursor") or None, error=error, form=form)
+    except PureBootError as wrong:
+        # The filter itself, as of a site that is gone. What was for all that it finds is not for all there are.
+        return await _list(central, view, NodeFilter(), None, error=error or wrong, form=form.without("scope"))
 
 
 async def _change_many(central: Services, view: View, form: Form, person: str, *, preview: bool) -> BulkOutcome:
