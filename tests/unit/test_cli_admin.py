@@ -346,6 +346,33 @@ class TestWhatGoesWrong:
         assert pureboot("site", "list", code=1) == "pureboot: Central does not answer at http://127.0.0.1:9.\n"
 
     @pytest.mark.parametrize(
+        ("url", "code"),
+        [
+            ("http://kim:s3cret@127.0.0.1:9", 1),
+            ("http://kim:s3cret@[::1", 2),
+            ("http://kim:[s3cret@127.0.0.1:9", 2),
+            ("http://kim:a/s3cret@127.0.0.1:9", 2),
+            ("http://kim:s3cret@127.0.0.1:s", 2),
+            ("http://kim:p@s3cret@127.0.0.1:0", 2),
+            ("htp://kim:s3cret@127.0.0.1", 2),
+            ("kim:s3cret@127.0.0.1", 2),
+            ("http://kim:s3cret\n@127.0.0.1", 2),
+        ],
+    )
+    def test_a_password_in_the_address_is_not_shown(self, monkeypatch, url, code):
+        monkeypatch.setenv("PUREBOOT_URL", url)
+        monkeypatch.setenv("PUREBOOT_TOKEN", "x")
+        said = pureboot("site", "list", code=code)
+        assert "s3cret" not in said
+        assert "127.0.0.1" in said or "::1" in said
+
+    def test_a_stranger_at_an_address_with_a_password(self, central, monkeypatch):
+        monkeypatch.setenv("PUREBOOT_URL", central.url.replace("//", "//kim:s3cret@"))
+        central.answers["GET", "/api/v1/sites"] = [(200, [])]
+        url = f"{central.url}/api/v1/sites"
+        assert pureboot("site", "list", code=1) == f"pureboot: What answers at {url} is not PureBoot.\n"
+
+    @pytest.mark.parametrize(
         "url", ["nonsense", "http://", "http://[", "ftp://x", "http://a..b", "http://a b", "http://a\x7f", "http://a\n"]
     )
     def test_the_address_is_none(self, monkeypatch, url):

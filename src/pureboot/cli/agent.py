@@ -58,7 +58,7 @@ def init(
     try:
         issued = AgentCredential.model_validate(answer)
     except ValidationError:
-        raise CentralUnavailable(f"What answers at {central_url} is not central.") from None
+        raise CentralUnavailable(f"What answers at {remote.shown(central_url)} is not central.") from None
     identity.save(folder, identity.Identity(issued.agent_id, issued.site_id, central_url, issued.credential))
     show.tell(
         f"This is agent {issued.agent_id} of site {issued.site_id}. Start it: pureboot agent run --data-dir {folder}"

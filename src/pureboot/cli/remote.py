@@ -1,6 +1,7 @@
 """HTTP for the commands: central's API for administrators, and the agent's on this host."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 DEFAULT_URL = "http://127.0.0.1:8000"
 # Seconds without a byte; an upload or a download may take as long as it moves.
 TIMEOUT = 30.0
+_CREDENTIALS = re.compile(r"^(\w+://)?.*@", re.DOTALL)
 
 # One JSON object, as the server sent it: the commands only show it.
 Row = dict[str, Any]
@@ -94,14 +96,14 @@ class Remote:
 def central() -> Iterator[Remote]:
     """Central as PUREBOOT_URL and PUREBOOT_TOKEN (or PUREBOOT_TOKEN_FILE) name it."""
     url = os.environ.get("PUREBOOT_URL") or DEFAULT_URL
-    with _remote(f"{_checked(url)}/api/v1/", f"Central does not answer at {url}.", _token()) as remote:
+    with _remote(f"{_checked(url)}/api/v1/", f"Central does not answer at {shown(url)}.", _token()) as remote:
         yield remote
 
 
 @contextmanager
 def anyone(url: str, ca_file: Path | None) -> Iterator[Remote]:
     """Central without a credential, for the one-time exchange of a token."""
-    with _remote(f"{_checked(url)}/api/v1/", f"Central does not answer at {url}.", ca_file=ca_file) as remote:
+    with _remote(f"{_checked(url)}/api/v1/", f"Central does not answer at {shown(url)}.", ca_file=ca_file) as remote:
         yield remote
 
 
@@ -162,8 +164,13 @@ def _checked(url: str) -> str:
         good = False
     if not good:
         hint = "Write it as http://HOST:PORT, in PUREBOOT_URL or --central-url."
-        raise SettingsError(f"{url!r} is not the address of central.", hint=hint)
+        raise SettingsError(f"{shown(url)!r} is not the address of central.", hint=hint)
     return url.rstrip("/")
+
+
+def shown(url: str) -> str:
+    """An address, or what should be one, as errors name it: without what comes before its @, for that is secret."""
+    return _CREDENTIALS.sub(r"\1", url)
 
 
 def _token() -> str:
@@ -199,4 +206,4 @@ def _object(answer: "httpx2.Response") -> Answer | None:
 
 
 def _stranger(url: "httpx2.URL") -> CentralUnavailable:
-    return CentralUnavailable(f"What answers at {url} is not PureBoot.")
+    return CentralUnavailable(f"What answers at {url.copy_with(userinfo=b'')} is not PureBoot.")
