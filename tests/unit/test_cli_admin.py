@@ -493,6 +493,42 @@ def test_a_refusal_among_many_is_told_and_fails(central):
     assert f"{MAC}: It cannot." in pureboot("node", "move", "pending", MAC, code=1)
 
 
+STRANGE_NAMES = "München-馬場-😀"
+
+
+IN_LATIN_1 = r"München-\u99ac\u5834-\ud83d\ude00"
+
+
+@pytest.mark.parametrize(("charset", "told"), [("latin-1", IN_LATIN_1), ("utf-8", STRANGE_NAMES)])
+def test_a_terminal_that_lacks_a_character_shows_it_escaped(central, charset, told):
+    named = NODE | {"hostname": STRANGE_NAMES}
+    central.answers["GET", "/api/v1/nodes"] = [(200, page(named))]
+    terminal = CliRunner(charset=charset)
+    said = [terminal.invoke(app, words).output for words in (["node", "list"], ["node", "list", "--json"])]
+    assert [told in each for each in said] == [True, True], said
+    assert json.loads(said[1]) == [named]
+
+
+def test_a_conflict_is_shown_where_there_are_no_arrows(central):
+    stage = {"state": "installing", "attempt": 1}
+    link = {"origin": stage, "target": stage, "occurred_at": "2026-01-28T10:00:00Z", "comment": STRANGE_NAMES}
+    view: dict[str, object] = {
+        **CONFLICT,
+        "site_name": "lab",
+        "base": stage,
+        "local_state": "installing",
+        "local_updated_at": None,
+    }
+    view |= {"local_uncertainty_seconds": 2.0, "chain": [link], "central_state": "pending", "central_updated_at": None}
+    view |= {"central_history": [], "previews": [], "decisions": []}
+    central.says("GET", "/api/v1/conflicts", page(CONFLICT))
+    central.says("GET", "/api/v1/sites/s1/conflicts/c1", view)
+    result = CliRunner(charset="latin-1").invoke(app, ["conflict", "show", "c1"])
+    assert result.exit_code == 0, result.output
+    assert "(±2 s)" in result.output
+    assert "installing/1 \\u2192 installing/1  München-\\u99ac" in result.output
+
+
 def test_a_time_line_says_when_central_knew(central):
     row = {"occurred_at": "2026-01-28T10:00:00Z", "recorded_at": "2026-01-28T12:00:00Z", "actor": "", "message": ""}
     event = row | {"kind": "event", "event": "install_complete"}

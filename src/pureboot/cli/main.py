@@ -1,5 +1,9 @@
 """The root of the command: its groups, and how an expected error looks on a terminal."""
 
+import codecs
+import json
+import sys
+from io import TextIOWrapper
 from typing import Any
 
 import typer
@@ -14,6 +18,12 @@ INTERRUPTED = 130
 
 
 class Root(TyperGroup):
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(sys.stdout, TextIOWrapper):
+            codecs.register_error("pureboot", _escaped)
+            sys.stdout.reconfigure(errors="pureboot")
+        return super().main(*args, **kwargs)
+
     def invoke(self, ctx: Any) -> Any:
         """Errors of ours are two lines at most: what is wrong, and what to do."""
         try:
@@ -25,6 +35,13 @@ class Root(TyperGroup):
             raise typer.Exit(2 if isinstance(error, SettingsError) else 1) from None
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    """A character that the terminal's encoding lacks as JSON has it, so that JSON stays JSON."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
 
 
 app = typer.Typer(
