@@ -16,6 +16,8 @@ from pureboot.agent import accounts
 from pureboot.agent.cache.state_cache import CachedNode, NodeStateCache
 from pureboot.agent.database import Database, damaged_copies, get_meta, set_meta
 from pureboot.agent.queue import QueueItem, SyncQueue
+from pureboot.agent.schema import MIGRATIONS
+from pureboot.core.errors import SettingsError
 from pureboot.core.lifecycle import NodeState
 from pureboot.wire.messages import Outcome, PushResult
 from tests.support.parts import EPOCH, MAC, opened
@@ -158,6 +160,17 @@ async def test_an_empty_file_is_a_new_one(path: Path) -> None:
     cut(path, 0)
     assert await survivors(path) == []
     assert aside(path) == []
+
+
+def test_a_file_of_a_newer_version_is_refused_and_left_as_it_is(path: Path) -> None:
+    with opened(path):
+        pass
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    before = path.read_bytes()
+    with pytest.raises(SettingsError, match="newer PureBoot"):
+        Database(path).open()
+    assert (path.read_bytes(), damaged_copies(path)) == (before, [])
 
 
 async def test_what_is_written_after_a_rescue_survives_a_crash(path: Path, tmp_path: Path) -> None:

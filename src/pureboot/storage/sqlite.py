@@ -26,7 +26,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
-from pureboot.core.errors import Busy, StorageFull
+from pureboot.core.errors import Busy, SettingsError, StorageFull
 from pureboot.storage.private import make_private
 
 log = logging.getLogger(__name__)
@@ -484,6 +484,10 @@ def _reader(path: Path) -> sqlite3.Connection:
 
 def _migrate(connection: sqlite3.Connection, migrations: Sequence[str]) -> None:
     have = connection.execute("PRAGMA user_version").fetchone()[0]
+    if have > len(migrations):
+        raise SettingsError(
+            "This folder was written by a newer PureBoot.", hint="Install that version, or a newer one."
+        )
     for number, script in enumerate(migrations[have:], start=have + 1):
         connection.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT;")
 
