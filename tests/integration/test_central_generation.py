@@ -1,6 +1,8 @@
 """Central restored from a backup: a new generation, and what agents still hold brings back what was lost."""
 
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,20 @@ class Restorable:
 
     def back_up(self) -> None:
         shutil.copytree(self.folder, self._backup)
+
+    def back_up_alive(self) -> None:
+        """As `.backup` of sqlite3 does it."""
+        self._backup.mkdir()
+        with (
+            closing(sqlite3.connect(self.folder / "central.db")) as live,
+            closing(sqlite3.connect(self._backup / "central.db")) as kept,
+        ):
+            live.backup(kept)
+
+    def put_back(self, *, wal: Path) -> None:
+        """The database of the backup, with a -wal beside it."""
+        shutil.copy(self._backup / "central.db", self.folder / "central.db")
+        shutil.copy(wal, self.folder / "central.db-wal")
 
     def restore(self) -> int:
         """The database as it was; the rest of the folder stays."""
@@ -183,6 +199,91 @@ def test_the_command_says_what_it_did_and_what_comes_next(restorable: Restorable
         pass
     result = CliRunner().invoke(app, ["central", "post-restore", "--data-dir", str(restorable.folder), "--known", "4"])
     assert (result.exit_code, result.output.split(".")[0]) == (0, "This is generation 5 now")
+
+
+# On SQLite a -wal may lie beside the file that came back
+
+
+async def test_what_a_killed_central_left_beside_its_file_does_not_undo_the_restore(restorable: Restorable) -> None:
+    async with running_central(restorable.folder) as central:
+        await central.new_site("before")
+        restorable.back_up_alive()
+        await central.new_site("after")
+        left = shutil.copy(central.folder / "central.db-wal", restorable.folder.with_name("left"))
+    restorable.put_back(wal=left)
+    with pytest.raises(SettingsError, match=r"central.db-wal lies beside the database") as refused:
+        post_restore(restorable.settings)
+    assert "Remove central.db-wal and central.db-shm" in refused.value.hint
+    (restorable.folder / "central.db-wal").unlink()
+    assert post_restore(restorable.settings) == 2
+    async with running_central(restorable.folder) as central:
+        assert await names_of_sites(central) == ["before"]
+
+
+async def test_a_backup_may_have_a_wal_of_its_own(restorable: Restorable) -> None:
+    """A snapshot of the disk has."""
+    async with running_central(restorable.folder) as central:
+        await central.new_site("before")
+        restorable.back_up()
+        await central.new_site("after")
+    restorable.put_back(wal=restorable.folder.with_name("backup") / "central.db-wal")
+    arguments = ["central", "post-restore", "--data-dir", str(restorable.folder)]
+    assert CliRunner().invoke(app, arguments).exit_code != 0
+    assert CliRunner().invoke(app, [*arguments, "--with-wal"]).exit_code == 0
+    async with running_central(restorable.folder) as central:
+        assert await names_of_sites(central) == ["before"]
+
+
+async def test_a_wal_that_damages_what_was_restored_stops_a_start_and_changes_nothing(restorable: Restorable) -> None:
+    async with running_central(restorable.folder) as central:
+        for number in range(40):
+            await central.new_site(f"before{number:02}")
+        restorable.back_up_alive()
+        for number in range(60):
+            await central.new_site(f"after{number}", description="x" * 900)
+        with closing(sqlite3.connect(central.folder / "central.db")) as beside:
+            beside.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        for number in range(3):
+            await central.ask("PATCH", f"/sites/before{number:02}", json={"description": "changed"})
+        left = shutil.copy(central.folder / "central.db-wal", restorable.folder.with_name("left"))
+    restorable.put_back(wal=left)
+    with pytest.raises(SettingsError, match="is damaged"), build(restorable.settings):
+        pass
+    with pytest.raises(SettingsError, match="is damaged"):
+        post_restore(restorable.settings, with_wal=True)
+    (restorable.folder / "central.db-wal").unlink()
+    assert post_restore(restorable.settings) == 2
+    async with running_central(restorable.folder) as central:
+        assert await names_of_sites(central) == [f"before{number:02}" for number in range(40)]
+
+
+async def names_of_sites(central: RunningCentral) -> list[str]:
+    return sorted(site["name"] for site in (await central.ask("GET", "/sites", params={"limit": 1000}))["items"])
+
+
+async def test_a_damaged_file_is_not_counted_anew(restorable: Restorable) -> None:
+    """Where an index does not have what its table has, each of them looks whole."""
+    file = restorable.folder / "central.db"
+    async with running_central(restorable.folder) as central:
+        await central.new_site("attic")
+    with closing(sqlite3.connect(file, isolation_level=None)) as beside:
+        beside.execute("PRAGMA writable_schema = 1")
+        for statement in (
+            "CREATE TABLE kept AS SELECT rowid AS place, * FROM sqlite_schema WHERE name = 'ix_site_parent_id'",
+            "DELETE FROM sqlite_schema WHERE name = 'ix_site_parent_id'",
+            "PRAGMA writable_schema = RESET",
+            "UPDATE site SET parent_id = id",
+            "PRAGMA writable_schema = 1",
+            "INSERT INTO sqlite_schema (type, name, tbl_name, rootpage, sql)"
+            " SELECT type, name, tbl_name, rootpage, sql FROM kept",
+            "DROP TABLE kept",
+        ):
+            beside.execute(statement)
+    before = file.read_bytes()
+    with pytest.raises(SettingsError, match="is damaged") as refused:
+        post_restore(restorable.settings)
+    assert "Put a backup in its place" in refused.value.hint
+    assert file.read_bytes() == before
 
 
 async def test_it_refuses_while_central_runs(restorable: Restorable) -> None:

@@ -144,6 +144,15 @@ def test_a_database_that_is_none(tmp_path: Path) -> None:
     assert "central.db cannot be opened" in start(tmp_path)
 
 
+def test_a_database_that_is_damaged(tmp_path: Path) -> None:
+    with build(CentralSettings(data_dir=tmp_path)):
+        pass
+    with (tmp_path / "central.db").open("r+b") as file:
+        file.seek(-8 * 4096, os.SEEK_END)
+        file.write(b"?" * 4096)
+    assert f"The database {tmp_path / 'central.db'} is damaged" in start(tmp_path)
+
+
 def test_a_database_of_a_newer_version(tmp_path: Path) -> None:
     with build(CentralSettings(data_dir=tmp_path)):
         pass

@@ -37,10 +37,10 @@ class Database:
     before the call returns, as the agent's `Store` has it.
     """
 
-    def __init__(self, url: URL, bell: Bell, *, threaded: bool = True) -> None:
+    def __init__(self, url: URL, bell: Bell, *, threaded: bool = True, doubted: bool = False) -> None:
         self.bell = bell
         self._threaded = threaded
-        self._engines = engines.connect(url)
+        self._engines = engines.connect(url, doubted=doubted)
         self._writers = ThreadPoolExecutor(self._engines.writers, thread_name_prefix="central-writer")
         self._readers = ThreadPoolExecutor(engines.READERS, thread_name_prefix="central-reader")
         try:

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError
 
+from pureboot.central import database_file
 from pureboot.storage.private import make_private
 
 # Reads are short; more threads would only take turns for Python's lock.
@@ -53,12 +54,21 @@ def sqlite_file(path: Path) -> URL:
     return URL.create("sqlite", database=str(path))
 
 
-def connect(url: URL) -> Engines:
+def file_of(url: URL) -> Path | None:
+    """Of SQLite, where the database itself lies, with its -wal beside it; not a link to it."""
+    if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
+        return None
+    return Path(str(url.database)).resolve()
+
+
+def connect(url: URL, *, doubted: bool = False) -> Engines:
+    """Raises SettingsError where the database is not fit for use. `doubted`: it is looked through thoroughly."""
     if url.get_backend_name() == "postgresql":
         return Engines(_postgresql(url, WRITERS), _postgresql(url, READERS, only_reads=True), WRITERS)
-    if url.database:
+    if file := file_of(url):
         # Hashes of passwords and tokens lie in it.
-        make_private(Path(url.database))
+        make_private(file)
+        database_file.check(file, thoroughly=doubted)
     return Engines(_sqlite(url, "BEGIN IMMEDIATE", 1), _sqlite(url, "BEGIN", READERS, "PRAGMA query_only = 1"), 1)
 
 

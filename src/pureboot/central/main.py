@@ -13,7 +13,7 @@ from pathlib import Path
 from fastapi import FastAPI
 from sqlalchemy import URL, Connection
 
-from pureboot.central import accounts, engines
+from pureboot.central import accounts, database_file, engines
 from pureboot.central.app import create_app
 from pureboot.central.bell import Bell
 from pureboot.central.browsers import SessionLife
@@ -83,14 +83,21 @@ def build(settings: CentralSettings, clock: Clock | None = None) -> Iterator[Cen
         yield Central(create_app(services), db, housekeeping, Watch(db, clock), services.news)
 
 
-def post_restore(settings: CentralSettings, *, known: int = 0) -> int:
+def post_restore(settings: CentralSettings, *, known: int = 0, with_wal: bool = False) -> int:
     """To be done once after the database came from a backup. Returns the new generation.
 
-    `known`: the newest generation that any agent has seen, where the data folder does not remember it. Raises
-    SettingsError, also while central runs.
+    `known`: the newest generation that any agent has seen, where the data folder does not remember it. `with_wal`: the
+    backup has a -wal of its own. Raises SettingsError, also while central runs.
     """
-    folder = _usable(settings.data_dir)
-    with _alone(folder), Database(_database(settings), Bell()) as db:
+    folder, url = _usable(settings.data_dir), _database(settings)
+    with _alone(folder):
+        if (file := engines.file_of(url)) and not with_wal:
+            database_file.refuse_a_wal(file)
+        return _begin_anew(folder, url, known)
+
+
+def _begin_anew(folder: Path, url: URL, known: int) -> int:
+    with Database(url, Bell(), doubted=True) as db:
         remembered = max(known, _remembered_generation(folder))
         new = db.write_now(lambda conn: begin_anew(conn, remembered))
         _remember_generation(folder, new)

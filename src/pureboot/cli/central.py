@@ -42,17 +42,19 @@ def post_restore(
     data_dir: DataDir = None,
     database_url: Annotated[str | None, typer.Option(help="Database; default: a SQLite file in the folder.")] = None,
     known: Annotated[int, typer.Option(min=0, help="The newest generation that any agent has seen.")] = 0,
+    with_wal: Annotated[bool, typer.Option("--with-wal", help="The -wal beside the file is the backup's.")] = False,
     config: Config = None,
 ) -> None:
     """Begin a new generation, after the database came from a backup and before central runs again.
 
     Agents then offer again what they had sent, and read everything anew. DIR/generation remembers the newest
-    generation; --known tells it where that file is lost too.
+    generation; --known tells it where that file is lost too. A SQLite file that is damaged is refused, and one with a
+    -wal beside it, which a central that was killed may have left: it would undo the restore.
     """
     from pureboot.central import main
     from pureboot.config.loading import load
     from pureboot.config.settings import CentralSettings
 
     settings = load(CentralSettings, file=config, data_dir=data_dir, database_url=database_url)
-    generation = main.post_restore(settings, known=known)
+    generation = main.post_restore(settings, known=known, with_wal=with_wal)
     show.tell(f"This is generation {generation} now. Start central; its agents will offer again what they had sent.")
