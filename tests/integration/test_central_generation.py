@@ -293,6 +293,14 @@ async def test_it_refuses_while_central_runs(restorable: Restorable) -> None:
         assert (await central.anybody.get("/health")).json()["generation"] == 1
 
 
+async def test_it_refuses_while_central_runs_with_another_folder(restorable: Restorable, tmp_path: Path) -> None:
+    async with running_central(restorable.folder) as central:
+        url = f"sqlite:///{restorable.folder}/central.db"
+        with pytest.raises(SettingsError, match="database_url: another central runs"):
+            post_restore(CentralSettings(data_dir=tmp_path / "other", database_url=url))
+        assert (await central.anybody.get("/health")).json()["generation"] == 1
+
+
 async def test_every_number_moves_and_nothing_else(central: RunningCentral, tmp_path: Path, database: str) -> None:
     """On both databases; on PostgreSQL central may run elsewhere, which is seen in the database."""
     agent = await central.speaking_agent((await central.new_site("attic", conflict_resolution="manual"))["id"])
@@ -309,9 +317,9 @@ async def test_every_number_moves_and_nothing_else(central: RunningCentral, tmp_
         async with running_central(tmp_path / "elsewhere", database_url=database):
             with pytest.raises(SettingsError, match="a central runs on this database"):
                 post_restore(CentralSettings(data_dir=tmp_path / "central2", database_url=database))
-    settings = CentralSettings(
-        data_dir=tmp_path / "restored", database_url=database or f"sqlite:///{tmp_path}/central/central.db"
-    )
+    else:
+        shutil.copy(central.folder / "central.db", tmp_path / "restored")
+    settings = CentralSettings(data_dir=tmp_path / "restored", database_url=database)
     assert post_restore(settings) == 2
     async with running_central(tmp_path / "restored", database_url=settings.database_url) as again:
         after = again.everything_stored()

@@ -139,6 +139,21 @@ def test_a_folder_where_central_runs_already(tmp_path: Path) -> None:
         assert start(tmp_path) == f"data_dir: another central runs on {tmp_path}."
 
 
+@pytest.mark.parametrize("name", ["central/central.db", "link.db"])
+def test_a_database_on_which_central_runs_already_with_another_folder(tmp_path: Path, name: str) -> None:
+    (tmp_path / "link.db").symlink_to(tmp_path / "central" / "central.db")
+    with build(CentralSettings(data_dir=tmp_path / "central")):
+        said = start(tmp_path / "other", database_url=f"sqlite:///{tmp_path / name}")
+        assert said == f"database_url: another central runs on {tmp_path / 'central' / 'central.db'}."
+    with build(CentralSettings(data_dir=tmp_path / "other", database_url=f"sqlite:///{tmp_path / name}")):
+        pass
+
+
+def test_a_database_in_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    assert "nowhere.db cannot be opened" in start(tmp_path, database_url=f"sqlite:///{tmp_path}/none/nowhere.db")
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_database_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "central.db").write_text("this is not a database, whatever its name says" * 100)
     assert "central.db cannot be opened" in start(tmp_path)

@@ -1,15 +1,27 @@
-"""Central's SQLite file before it is opened: whether it is whole, and what lies beside it."""
+"""Central's SQLite file before it is opened: whose it is, whether it is whole, and what lies beside it."""
 
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 from pureboot.core.errors import SettingsError
+from pureboot.storage.lock import FileLock
 
 _ANOTHER = (
     "Put a backup in its place, with no -wal and no -shm beside it that did not come with the backup; then"
     " `pureboot central post-restore`."
 )
+
+
+def lock(file: Path) -> FileLock:
+    """Beside the file, for another central may have a folder of its own. Raises SettingsError."""
+    beside = Path(f"{file}.lock")
+    try:
+        return FileLock(beside, f"database_url: another central runs on {file}.")
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise SettingsError(f"The database {file} cannot be opened: {beside.name}: {reason}.") from None
 
 
 def refuse_a_wal(file: Path) -> None:

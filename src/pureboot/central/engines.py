@@ -73,7 +73,7 @@ def connect(url: URL, *, doubted: bool = False) -> Engines:
 
 
 def nobody_else_writes(conn: Connection) -> bool:
-    """Whether no other process has this database open as central; on SQLite the data folder's lock says so."""
+    """Whether no other process has this database open as central; on SQLite the lock beside its file says so."""
     if conn.dialect.name != "postgresql":
         return True
     return bool(conn.exec_driver_sql(f"SELECT pg_try_advisory_xact_lock({_CENTRAL})").scalar_one())

@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -60,9 +60,9 @@ class Central:
 def build(settings: CentralSettings, clock: Clock | None = None) -> Iterator[Central]:
     """Everything central is, ready to answer, and closed at the end. Raises SettingsError."""
     clock = clock or SystemClock()
-    folder = _usable(settings.data_dir)
+    folder, url = _usable(settings.data_dir), _database(settings)
     shelf = Shelf(folder / "content")
-    with _alone(folder), Database(_database(settings), Bell()) as db:
+    with _alone(folder, url), Database(url, Bell()) as db:
         shelf.open()
         _let_admin_in(db, folder / TOKEN_FILE, clock)
         _remember_generation(folder, db.write_now(generation_of))
@@ -90,7 +90,7 @@ def post_restore(settings: CentralSettings, *, known: int = 0, with_wal: bool = 
     backup has a -wal of its own. Raises SettingsError, also while central runs.
     """
     folder, url = _usable(settings.data_dir), _database(settings)
-    with _alone(folder):
+    with _alone(folder, url):
         if (file := engines.file_of(url)) and not with_wal:
             database_file.refuse_a_wal(file)
         return _begin_anew(folder, url, known)
@@ -131,9 +131,13 @@ def _usable(folder: Path) -> Path:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Two centrals on one folder would throw away each other's uploads and wake nobody's long polls."""
-    with closing(FolderLock(folder / "central.lock", "central")):
+def _alone(folder: Path, database: URL) -> Iterator[None]:
+    """Two centrals on one folder would throw away each other's uploads and wake nobody's long polls; on one SQLite file
+    neither would see the other there."""
+    with ExitStack() as locks:
+        locks.enter_context(closing(FolderLock(folder / "central.lock", "central")))
+        if file := engines.file_of(database):
+            locks.enter_context(closing(database_file.lock(file)))
         yield
 
 
