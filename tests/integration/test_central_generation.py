@@ -39,14 +39,15 @@ class Restorable:
         ):
             live.backup(kept)
 
-    def put_back(self, *, wal: Path) -> None:
-        """The database of the backup, with a -wal beside it."""
+    def put_back(self, *, wal: Path | None = None) -> None:
+        """The database of the backup, with what lies beside it."""
         shutil.copy(self._backup / "central.db", self.folder / "central.db")
-        shutil.copy(wal, self.folder / "central.db-wal")
+        if wal:
+            shutil.copy(wal, self.folder / "central.db-wal")
 
     def restore(self) -> int:
         """The database as it was; the rest of the folder stays."""
-        shutil.copy(self._backup / "central.db", self.folder / "central.db")
+        self.put_back()
         for left in ("central.db-wal", "central.db-shm"):
             (self.folder / left).unlink(missing_ok=True)
         return post_restore(self.settings)
@@ -192,6 +193,21 @@ async def test_one_backup_restored_twice_makes_two_generations(restorable: Resto
     restorable.back_up()
     assert [restorable.restore(), restorable.restore()] == [2, 3]
     assert post_restore(restorable.settings, known=7) == 8
+
+
+async def test_a_backup_of_an_older_generation_is_not_served_uncounted(restorable: Restorable) -> None:
+    async with running_central(restorable.folder):
+        pass
+    restorable.back_up()
+    restorable.restore()
+    restorable.put_back()
+    older = pytest.raises(SettingsError, match="came from a backup: its generation is 1")
+    with older as refused, build(restorable.settings):
+        pass
+    assert "post-restore" in refused.value.hint
+    assert post_restore(restorable.settings) == 3
+    async with running_central(restorable.folder) as central:
+        assert (await central.anybody.get("/health")).json()["generation"] == 3
 
 
 def test_the_command_says_what_it_did_and_what_comes_next(restorable: Restorable) -> None:

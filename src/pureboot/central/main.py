@@ -63,9 +63,9 @@ def build(settings: CentralSettings, clock: Clock | None = None) -> Iterator[Cen
     folder, url = _usable(settings.data_dir), _database(settings)
     shelf = Shelf(folder / "content")
     with _alone(folder, url), Database(url, Bell()) as db:
+        _know_the_generation(folder, db.write_now(generation_of))
         shelf.open()
         _let_admin_in(db, folder / TOKEN_FILE, clock)
-        _remember_generation(folder, db.write_now(generation_of))
         services = Services(
             db=db,
             clock=clock,
@@ -102,6 +102,17 @@ def _begin_anew(folder: Path, url: URL, known: int) -> int:
         new = db.write_now(lambda conn: begin_anew(conn, remembered))
         _remember_generation(folder, new)
         return new
+
+
+def _know_the_generation(folder: Path, generation: int) -> None:
+    """Raises SettingsError where agents have seen a newer one: to them this one's numbers are of what was lost."""
+    if generation < (newest := _remembered_generation(folder)):
+        raise SettingsError(
+            f"The database came from a backup: its generation is {generation}, and {folder / GENERATION_FILE} remembers"
+            f" {newest}.",
+            hint="Run `pureboot central post-restore`, then start again.",
+        )
+    _remember_generation(folder, generation)
 
 
 def _remembered_generation(folder: Path) -> int:
