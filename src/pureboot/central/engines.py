@@ -21,6 +21,18 @@ WRITERS = 4
 # Seconds that a writer waits for a row; longer means that somebody's transaction hangs.
 LOCK_WAIT = 10
 
+# A host that dies without a word (power, a failover of its address) is noticed after some 15 seconds, whether something
+# was on its way to it (TCP_USER_TIMEOUT, in milliseconds) or an answer was waited for (keepalives, in seconds). By
+# itself Linux takes a quarter of an hour, or two hours.
+_LOST_AFTER = {
+    "connect_timeout": 5,
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 15000,
+}
+
 _DEADLOCK, _NOT_SERIAL, _NOT_UNIQUE, _NO_PARENT = "40P01", "40001", "23505", "23503"
 _DISK_FULL = "53100"
 # The lock that every writing connection shares as long as it lives.
@@ -127,6 +139,8 @@ def _postgresql(url: URL, size: int, *, only_reads: bool = False) -> Engine:
         # After a restart of the database the first use of a connection would fail.
         pool_pre_ping=True,
         isolation_level="REPEATABLE READ" if only_reads else "READ COMMITTED",
+        # What an operator says in the address counts.
+        connect_args={name: value for name, value in _LOST_AFTER.items() if name not in url.query},
     )
 
     @event.listens_for(engine, "connect")
