@@ -26,6 +26,7 @@ from pureboot.config.loading import load
 from pureboot.core.errors import Busy, SettingsError
 from pureboot.wire.http import bind
 from tests.support.central import running_central
+from tests.support.postgres import Postgres
 
 
 async def test_the_first_start_writes_the_admins_token_for_its_owner_only(tmp_path: Path) -> None:
@@ -147,6 +148,12 @@ def test_a_database_on_which_central_runs_already_with_another_folder(tmp_path: 
         assert said == f"database_url: another central runs on {tmp_path / 'central' / 'central.db'}."
     with build(CentralSettings(data_dir=tmp_path / "other", database_url=f"sqlite:///{tmp_path / name}")):
         pass
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_a_database_that_cannot_hold_every_letter(tmp_path: Path, postgres: Postgres, encoding: str) -> None:
+    with postgres.foreign(encoding) as address:
+        assert f"is in {encoding}, and has to be in UTF8" in start(tmp_path, database_url=address)
 
 
 def test_a_database_in_a_folder_that_is_not_there(tmp_path: Path) -> None:

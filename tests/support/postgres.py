@@ -44,6 +44,16 @@ class Postgres:
         except psycopg.Error:  # the test left it unusable
             self._drop(name)
 
+    @contextmanager
+    def foreign(self, encoding: str) -> Iterator[str]:
+        """The address of a database in another encoding than ours."""
+        name = f"pureboot_{os.getpid()}_{encoding.lower()}"
+        self._run(f"CREATE DATABASE {name} ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
+        try:
+            yield self._at(name)
+        finally:
+            self._drop(name)
+
     def copy(self, source: str, target: str) -> None:
         """The database at one address over that at the other; nobody may be connected to the first."""
         source, target = str(make_url(source).database), str(make_url(target).database)

@@ -12,6 +12,7 @@ from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event,
 from sqlalchemy.exc import DBAPIError
 
 from pureboot.central import database_file
+from pureboot.core.errors import SettingsError
 from pureboot.storage.private import make_private
 
 # Reads are short; more threads would only take turns for Python's lock.
@@ -143,6 +144,13 @@ def _postgresql(url: URL, size: int, *, only_reads: bool = False) -> Engine:
         connect_args={name: value for name, value in _LOST_AFTER.items() if name not in url.query},
     )
 
+    # First of all: what SQLAlchemy asks at its first connection, SQL_ASCII answers in bytes.
+    @event.listens_for(engine, "connect", insert=True)
+    def hold_every_letter(connection: Any, _: object) -> None:
+        if (encoding := connection.info.parameter_status("server_encoding")) != "UTF8":
+            connection.close()
+            raise _not_unicode(url, encoding)
+
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _: object) -> None:
         for setting in ("TimeZone = 'UTC'", f"lock_timeout = '{LOCK_WAIT}s'"):
@@ -153,3 +161,12 @@ def _postgresql(url: URL, size: int, *, only_reads: bool = False) -> Engine:
         connection.read_only = only_reads or None  # False would be said aloud, and a standby believes it
 
     return engine
+
+
+def _not_unicode(url: URL, encoding: str) -> SettingsError:
+    """What machines and people write has letters that such a database refuses, and the item would wait for ever."""
+    name = url.database or "NAME"
+    return SettingsError(
+        f"database_url: the database {name} is in {encoding}, and has to be in UTF8.",
+        hint=f"Make it anew: CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0.",
+    )
