@@ -225,7 +225,7 @@ async def test_what_a_killed_central_left_beside_its_file_does_not_undo_the_rest
         await central.new_site("before")
         restorable.back_up_alive()
         await central.new_site("after")
-        left = shutil.copy(central.folder / "central.db-wal", restorable.folder.with_name("left"))
+        shutil.copy(central.folder / "central.db-wal", left := restorable.folder.with_name("left"))
     restorable.put_back(wal=left)
     with pytest.raises(SettingsError, match=r"central.db-wal lies beside the database") as refused:
         post_restore(restorable.settings)
@@ -261,7 +261,7 @@ async def test_a_wal_that_damages_what_was_restored_stops_a_start_and_changes_no
             beside.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         for number in range(3):
             await central.ask("PATCH", f"/sites/before{number:02}", json={"description": "changed"})
-        left = shutil.copy(central.folder / "central.db-wal", restorable.folder.with_name("left"))
+        shutil.copy(central.folder / "central.db-wal", left := restorable.folder.with_name("left"))
     restorable.put_back(wal=left)
     with pytest.raises(SettingsError, match="is damaged"), build(restorable.settings):
         pass
