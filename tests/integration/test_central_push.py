@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 
 from pureboot.central import compaction
+from pureboot.central.content import Shelf
+from pureboot.central.housekeeping import Housekeeping
+from pureboot.central.unnamed import Unnamed
 from pureboot.wire.messages import Outcome, PushAnswer
 from tests.support.central import RunningCentral, SetClock, SpeakingAgent
 
@@ -344,6 +347,18 @@ async def test_an_item_offered_again_has_no_second_effect_and_the_first_answer(
     assert [result.first for result in again.results] == [Outcome.APPLIED, Outcome.APPLIED]
     assert again.nodes == first.nodes
     assert len((await central.ask("GET", "/nodes/n1/history"))["items"]) == 2
+    assert len((await central.ask("GET", "/nodes/n1/events"))["items"]) == 1
+
+
+async def test_an_item_offered_again_after_years_has_no_second_effect(
+    central: RunningCentral, agent: SpeakingAgent, clock: SetClock
+) -> None:
+    """An agent may have been off for so long. So central keeps what it was told, whatever its size."""
+    await registered(agent)
+    await agent.push(told := agent.event("n1", "install_progress"))
+    clock.advance(10 * 365 * 86_400)
+    await Housekeeping(central.db, clock, timedelta(days=30), Unnamed(Shelf(central.folder / "content"))).round()
+    assert outcomes(await agent.push(told)) == ["duplicate"]
     assert len((await central.ask("GET", "/nodes/n1/events"))["items"]) == 1
 
 
