@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.agent import RunningAgent, init, running_agent
 from tests.support.central import RunningCentral
-from tests.support.disk import small_disk
+from tests.support.disk import small_disk, through_tar
 from tests.support.machines import MAC, import_node
 from tests.support.wan import Wan
 
@@ -49,6 +49,18 @@ async def test_what_rotted_is_dropped_shown_and_fetched_again(holding: RunningAg
     await holding.until(lambda: held(holding) == [LOADER, TOOL], "back")
     await holding.until(lambda: not holding.agent.sync.lost, "told")
     assert not any("rotted" in problem for problem in (await holding.health())["problems"])
+
+
+async def test_a_folder_that_came_back_from_tar_serves_its_content_while_central_is_dead(
+    central: RunningCentral, holding: RunningAgent, tmp_path: Path
+) -> None:
+    await holding.agent.stop()
+    copy = through_tar(holding.agent.settings.data_dir, tmp_path / "copy")
+    async with running_agent(copy, Wan(central.transport(), "down")) as site:
+        for name in (LOADER, TOOL):
+            assert (await site.machine.get(f"/files/{name}")).content == CONTENT
+        await site.until(lambda: not site.agent.content_cache.doubtful(), "all read again")
+        assert held(site) == [LOADER, TOOL]
 
 
 async def test_a_person_sees_what_is_there_and_what_wants_it(holding: RunningAgent) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from pureboot.agent.cache.content_cache import ContentCache
-from pureboot.agent.verification import PIECE, Verifier
+from pureboot.agent.cache.reading import PIECE
+from pureboot.agent.verification import Verifier
 from tests.support.content import content_document
 
 KERNEL, TWIN, LOADER = "images/debian/linux", "images/twin", "bootloaders/undionly.kpxe"
@@ -113,6 +114,29 @@ async def test_without_a_rate_nothing_is_read(cache: ContentCache, pauses: Pause
     assert verifier.begin_round() == 0
     assert not await verifier.verify_next()
     assert len(cache.files()) == 3
+
+
+async def test_what_came_back_with_other_times_is_read_at_the_start_whatever_the_rate(cache, pauses, caplog):
+    for file in cache.files():
+        os.utime(file.path, ns=(0, 0))
+    root = cache.files()[0].path.parents[1]
+    cache = ContentCache(root, 10**8)
+    wrong = next(file.path for file in cache.files() if file.name == LOADER)
+    wrong.write_bytes(b"LOADER")
+    verifier = Verifier(cache, rate=0, on_rotten=pauses.rotten.extend, sleep=pauses.sleep)
+    assert not any(cache.contains(file.name, file.digest) for file in cache.files())
+    await verifier.start()
+    try:
+        async with asyncio.timeout(10):
+            while cache.doubtful() or verifier.problem:
+                await asyncio.sleep(0.01)
+    finally:
+        await verifier.stop()
+    assert (pauses.rotten, verifier.rotten) == ([LOADER], 1)
+    assert sorted(file.name for file in cache.files() if cache.contains(file.name, file.digest)) == [KERNEL, TWIN]
+    assert not wrong.exists()
+    assert "2 kept files have other times than they had" in caplog.text
+    assert ContentCache(root, 10**8).doubtful() == []
 
 
 async def test_a_round_can_be_asked_for(verifier: Verifier, cache: ContentCache, pauses: Pauses):

@@ -257,7 +257,7 @@ class SiteAgent:
             readiness=readiness,
             notices=lambda: [
                 *damaged_copies(self.database.path),
-                *filter(None, [self.tftp.problem, self.sync.problem]),
+                *filter(None, [self.tftp.problem, self.sync.problem, self.verifier.problem]),
                 *(f"{name} rotted on the disk and is not back yet." for name in sorted(self.sync.lost)),
             ],
             registry=registry_of(collector),

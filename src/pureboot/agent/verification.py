@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import os
 from asyncio import to_thread
@@ -10,6 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from pureboot.agent.cache.content_cache import ContentCache
 from pureboot.agent.cache.content_index import CachedFile
+from pureboot.agent.cache.reading import digest_of
 from pureboot.agent.loop import Loop
 
 log = logging.getLogger(__name__)
@@ -17,13 +17,11 @@ log = logging.getLogger(__name__)
 # Seconds between two rounds, and before the first: a start has other work.
 PERIOD = 86_400.0
 FIRST_AFTER = 600.0
-# Bytes read at a time, in a thread, followed by the pause that keeps the rate.
-PIECE = 1024 * 1024
 
 
 class Verifier:
-    """`rate` in bytes a second; 0: nothing is read. `on_rotten` gets the names that a rotten file was kept under, which
-    are out of the cache by then."""
+    """`rate` in bytes a second; 0: nothing is read but what is doubtful. `on_rotten` gets the names that a rotten file
+    was kept under, which are out of the cache by then."""
 
     def __init__(
         self,
@@ -35,6 +33,7 @@ class Verifier:
     ) -> None:
         self._cache, self._rate, self._on_rotten, self._sleep = cache, rate, on_rotten, sleep
         self._left: list[CachedFile] = []
+        self._doubtful: list[CachedFile] = []
         self._due = asyncio.Event()
         self._loop = Loop("verification", self._run)
         self.verified = 0
@@ -44,6 +43,11 @@ class Verifier:
     def left(self) -> int:
         """Files of this round that were not read yet."""
         return len(self._left)
+
+    @property
+    def problem(self) -> str:
+        """For people; empty if there is none."""
+        return _unread(len(self._doubtful)) if self._doubtful else ""
 
     def begin_round(self) -> int:
         """From now on all that is kept is read, each file once, the one used least first. How many there are."""
@@ -70,6 +74,18 @@ class Verifier:
         self._due.set()
         return self.begin_round()
 
+    async def confirm_doubtful(self) -> None:
+        """Reads what is as large as it was kept and not as old, as fast as the disk gives it, the smallest first: until
+        then no machine is installed from it. For folders that were copied while the agent was away."""
+        self._doubtful = await to_thread(self._cache.doubtful)
+        if self._doubtful:
+            log.warning("was this agent's folder copied? %s", self.problem)
+        while self._doubtful:
+            if names := await self._cache.confirm(self._doubtful[0]):
+                self.rotten += 1
+                self._on_rotten(names)
+            del self._doubtful[0]
+
     async def start(self) -> None:
         self._loop.start()
 
@@ -77,6 +93,7 @@ class Verifier:
         await self._loop.stop()
 
     async def _run(self) -> None:
+        await self.confirm_doubtful()
         pause = FIRST_AFTER
         while True:
             with contextlib.suppress(TimeoutError):
@@ -94,22 +111,16 @@ class Verifier:
         except FileNotFoundError:
             return False  # it made room meanwhile
         try:
-            return await self._digest(source) != file.digest
+            return await digest_of(source, self._pause) != file.digest
         except OSError as error:
             log.error("kept content cannot be read: %s: %s", file.name, error)
             return True
         finally:
             await to_thread(os.close, source)
 
-    async def _digest(self, source: int) -> str:
-        digest, position = hashlib.sha256(), 0
-        while piece := await to_thread(_take, digest, source, position):
-            position += piece
-            await self._sleep(piece / self._rate)
-        return f"sha256:{digest.hexdigest()}"
+    async def _pause(self, read: int) -> None:
+        await self._sleep(read / self._rate)
 
 
-def _take(digest: "hashlib._Hash", source: int, position: int) -> int:
-    piece = os.pread(source, PIECE, position)
-    digest.update(piece)
-    return len(piece)
+def _unread(files: int) -> str:
+    return f"{files} kept files have other times than they had, and are read again before they are served."

@@ -173,7 +173,8 @@ class AgentSettings(Settings):
         default=8 * MIB,
         ge=0,
         description="Bytes a second at which kept content is read again, once a day, and compared with its digest; 0: "
-        "never. Slow enough for an old disk to serve boots meanwhile.",
+        "never. Slow enough for an old disk to serve boots meanwhile. What has another time than it had, as in a copy "
+        "of the folder, is read before it is served all the same.",
     )
 
     @field_validator("sync_schedule")

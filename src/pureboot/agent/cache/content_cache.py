@@ -6,9 +6,12 @@
 
 A name is only ever looked up in the index; no part of one becomes part of a path. The index speaks of bytes only
 once they are verified and on disk, and forgets them before they go. So the process may die at any point: at the next
-start whatever the index does not speak of is removed, and whatever is not as the index says is forgotten.
+start whatever the index does not speak of is removed, and whatever is not as the index says is forgotten. But for what
+differs in its time alone, as after a copy of the folder: it is served to nobody until its bytes are read again and are
+those of its digest.
 """
 
+import asyncio
 import contextlib
 import errno
 import hashlib
@@ -23,6 +26,7 @@ from asyncio import to_thread
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from pureboot.agent.cache.content_index import (
     INDEX,
@@ -36,6 +40,7 @@ from pureboot.agent.cache.content_index import (
     remove_file,
 )
 from pureboot.agent.cache.parts import SUFFIX, Parts, size_of
+from pureboot.agent.cache.reading import digest_and_time
 from pureboot.core.errors import Invalid, StorageFull
 from pureboot.wire.messages import ContentCategory
 
@@ -73,6 +78,7 @@ class ContentCache:
         # `_changing` is held over file work, so by threads only; `_memory` for a few lines, never over file work.
         self._changing = threading.RLock()
         self._memory = threading.Lock()
+        self._confirming: WeakValueDictionary[Path, asyncio.Lock] = WeakValueDictionary()
         self._scan()
 
     @property
@@ -94,12 +100,13 @@ class ContentCache:
         return entry is not None and entry.file.digest == digest and entry.is_sound()
 
     async def get(self, name: str, digest: str = "") -> CachedFile | None:
-        """The file, which becomes the most recently used; with a digest, only if it is that version."""
+        """The file, which becomes the most recently used; with a digest, only if it is that version. Reads what is
+        doubtful first."""
         entry = self._entries.get(name)
-        if entry is not None and not entry.is_sound():
-            await to_thread(self._discard_damaged, entry.file.path)
-            entry = None
-        if entry is None or digest not in ("", entry.file.digest):
+        if entry is not None and digest in ("", entry.file.digest) and not entry.is_sound():
+            await self.confirm(entry.file)
+            entry = self._entries.get(name)
+        if entry is None or digest not in ("", entry.file.digest) or not entry.is_sound():
             self.misses += 1
             return None
         self.hits += 1
@@ -159,6 +166,29 @@ class ContentCache:
         """Takes bytes out that are not those of their digest, under all names. Their names."""
         return await to_thread(self._discard, file)
 
+    def doubtful(self) -> list[CachedFile]:
+        """What is as large as it was kept, and not as old; each file under one name, the smallest first. Costs a stat
+        for each."""
+        found = {entry.file.path: entry.file for entry in self._snapshot() if entry.is_doubtful()}
+        return sorted(found.values(), key=lambda file: file.size)
+
+    async def confirm(self, file: CachedFile) -> list[str]:
+        """Reads a doubtful file again, once however many wait for it. Then it is sound, or out of the cache, as damaged
+        ones are: the names that went. One that the disk cannot read stays doubtful."""
+        async with self._confirming.setdefault(file.path, asyncio.Lock()):
+            gone = await to_thread(self._drop_where, Entry.is_damaged, file.path)
+            if gone or not await to_thread(self._is_doubtful, file.path):
+                return gone
+            try:
+                digest, made = await digest_and_time(file.path)
+            except OSError as error:
+                log.error("kept content cannot be read: %s: %s", file.name, error)
+                return []
+            if digest == file.digest:
+                await to_thread(self._renew, file.path, made)
+                return []
+            return await to_thread(self._drop_where, Entry.is_doubtful, file.path)
+
     async def expire(
         self, age: Callable[[ContentCategory], float], *, keep: frozenset[str], must_stay: frozenset[str]
     ) -> tuple[str, ...]:
@@ -192,8 +222,8 @@ class ContentCache:
             if leftover.suffix != SUFFIX:
                 remove_file(leftover)
         self._entries = {entry.file.name: entry for entry in self._index.read()}
-        for path in {entry.file.path for entry in self._entries.values() if not entry.is_sound()}:
-            self._discard_damaged(path)
+        for path in {entry.file.path for entry in self._entries.values() if entry.is_damaged()}:
+            self._drop_where(Entry.is_damaged, path)
         self._remove_orphans()
 
     def _remove_orphans(self) -> None:
@@ -216,7 +246,7 @@ class ContentCache:
 
     def _keep(self, entry: Entry, source: Path, keep: frozenset[str]) -> Entry:
         name, path = entry.file.name, entry.file.path
-        self._discard_damaged(path)
+        self._drop_where(lambda held: not held.is_sound(), path)
         try:
             if held := next((other for other in self._snapshot() if other.file.path == path), None):
                 entry = Entry(entry.file, held.mtime_ns)
@@ -337,12 +367,30 @@ class ContentCache:
                 self._drop(entry)
             return [entry.file.name for entry in entries]
 
-    def _discard_damaged(self, path: Path) -> None:
+    def _drop_where(self, is_bad: Callable[[Entry], bool], path: Path) -> list[str]:
+        """The names of `path` that went."""
+        with self._changing:
+            bad = [entry for entry in self._snapshot() if entry.file.path == path and is_bad(entry)]
+            for entry in bad:
+                log.warning("cached content is not as it was kept and is dropped: %s", entry.file.name)
+                self._drop(entry)
+            return [entry.file.name for entry in bad]
+
+    def _is_doubtful(self, path: Path) -> bool:
+        return any(entry.file.path == path and entry.is_doubtful() for entry in self._snapshot())
+
+    def _renew(self, path: Path, mtime_ns: int) -> None:
+        """The bytes are those of the digest, and were made then; what has changed since stays doubtful."""
         with self._changing:
             for entry in self._snapshot():
-                if entry.file.path == path and not entry.is_sound():
-                    log.warning("cached content is not as it was kept and is dropped: %s", entry.file.name)
-                    self._drop(entry)
+                fresh = Entry(entry.file, mtime_ns)
+                if entry.file.path != path or entry.is_sound() or not fresh.is_sound():
+                    continue
+                with self._memory:
+                    self._entries[entry.file.name] = fresh
+                # A disk that takes no note of it is read again after the next start.
+                with contextlib.suppress(OSError):
+                    self._index.write(fresh, used=False)
 
     def _drop(self, entry: Entry) -> None:
         with self._memory:

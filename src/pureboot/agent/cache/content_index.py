@@ -68,11 +68,25 @@ class Entry:
     mtime_ns: int
 
     def is_sound(self) -> bool:
+        """Whether it is the file that was verified, as far as a stat tells."""
+        found = self._found()
+        return found is not None and found.st_mtime_ns == self.mtime_ns
+
+    def is_doubtful(self) -> bool:
+        """Whether it is as large as what was verified, and not as old: as in a copy of the folder, or changed."""
+        found = self._found()
+        return found is not None and found.st_mtime_ns != self.mtime_ns
+
+    def is_damaged(self) -> bool:
+        """Whether no reading could show that it is what was verified."""
+        return self._found() is None
+
+    def _found(self) -> os.stat_result | None:
         try:
             found = os.lstat(self.file.path)
         except OSError:
-            return False
-        return stat.S_ISREG(found.st_mode) and (found.st_size, found.st_mtime_ns) == (self.file.size, self.mtime_ns)
+            return None
+        return found if stat.S_ISREG(found.st_mode) and found.st_size == self.file.size else None
 
 
 class _Record(BaseModel):
@@ -115,7 +129,8 @@ class Index:
                 remove_file(path)
         return entries
 
-    def write(self, entry: Entry) -> None:
+    def write(self, entry: Entry, *, used: bool = True) -> None:
+        """Not `used`: when it was, and after what, stays as it is."""
         file = entry.file
         record = _Record(name=file.name, digest=file.digest, size=file.size, mtime_ns=entry.mtime_ns)
         fresh = self._root / LANDING / uuid.uuid4().hex
@@ -123,7 +138,11 @@ class Index:
             with fresh.open("w") as out:
                 out.write(record.model_dump_json())
                 out.flush()
-                self._mark_used(file.name, out.fileno())
+                if used:
+                    self._mark_used(file.name, out.fileno())
+                else:
+                    before = self._path(file.name).stat()
+                    os.utime(out.fileno(), ns=(before.st_atime_ns, before.st_mtime_ns))
                 os.fsync(out.fileno())
             move(fresh, self._path(file.name))
         finally:
