@@ -76,14 +76,32 @@ async def test_what_no_policy_asks_for_can_be_evicted(holding: RunningAgent) -> 
 
 
 async def test_one_file_can_be_removed_and_comes_back_if_it_is_wanted(holding: RunningAgent) -> None:
+    await holding.cut()
     for name in (TOOL, LOADER):
         assert (await holding.person.delete(f"/api/v1/agent/cache/{name}")).status_code == 204
     assert held(holding) == []
     answer = await holding.person.delete(f"/api/v1/agent/cache/{TOOL}")
     assert answer.status_code == 404
     assert "`pureboot agent cache`" in answer.json()["error"]["hint"]
+    await holding.restore()
+    await holding.until(lambda: held(holding) == [LOADER], "back")
+
+
+async def test_what_was_cleared_or_removed_and_the_policy_asks_for_is_fetched_again_at_once(
+    central: RunningCentral, holding: RunningAgent, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    document = (await central.admin.get(f"/api/v1/sites/{holding.agent.identity.site_id}")).json()
+    changed = {"version": document["version"], "cache_policy": "mirror"}
+    assert (await central.admin.patch(f"/api/v1/sites/{document['id']}", json=changed)).is_success
     await holding.synced()
-    assert held(holding) == [LOADER]
+    answer = (await holding.person.delete("/api/v1/agent/cache")).json()
+    assert answer == {"evicted": [TOOL], "freed": len(CONTENT)}
+    await holding.until(lambda: held(holding) == [LOADER, TOOL], "fetched again")
+    assert (await holding.person.delete(f"/api/v1/agent/cache/{TOOL}")).is_success
+    await holding.until(lambda: held(holding) == [LOADER, TOOL], "fetched again")
+    assert f"cached content is cleared away: {TOOL}" in caplog.text
+    assert "not used for long" not in caplog.text
 
 
 async def test_all_can_be_read_again(holding: RunningAgent) -> None:

@@ -162,8 +162,11 @@ class TestTheOneOnThisHost:
         assert local(server, "cache", "evict") == "1 files went, 5 bytes are free.\n"
         server.says("DELETE", "/api/v1/agent/cache", {"evicted": [], "freed": 0})
         assert json.loads(local(server, "cache", "clear", "--json")) == {"evicted": [], "freed": 0}
+        assert local(server, "cache", "clear").endswith("What the site's policy asks for is fetched again.\n")
         server.says("DELETE", "/api/v1/agent/cache/images/a%20b", status=204)
-        assert local(server, "cache", "remove", "images/a b") == "images/a b is removed.\n"
+        assert local(server, "cache", "remove", "images/a b") == (
+            "images/a b is removed. What the site's policy asks for is fetched again.\n"
+        )
         server.says("POST", "/api/v1/agent/cache/verify", {"files": 3}, status=202)
         assert local(server, "cache", "verify").startswith("3 files are read again")
 

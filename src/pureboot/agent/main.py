@@ -296,7 +296,7 @@ class SiteAgent:
                 *templates.routes(),
                 *QueueDesk(people, self.sync_queue).routes(),
                 *decisions.routes(),
-                *CacheDesk(people, self.content_cache, wants, self.verifier).routes(),
+                *CacheDesk(people, self.content_cache, wants, self.verifier, fetch=self.sync.request).routes(),
                 *BootDesk(people, boots).routes(),
                 *status.routes(),
                 *page.routes(),

@@ -338,6 +338,10 @@ def _counts(answer: "Row") -> str:
     return "central has confirmed it" if "queue_id" in answer else "it is settled here, and central knows nothing of it"
 
 
+# Whoever empties a cache should know what the line is about to carry.
+AGAIN = "What the site's policy asks for is fetched again."
+
+
 class CacheAction(StrEnum):
     LIST = "list"
     VERIFY = "verify"
@@ -359,7 +363,7 @@ def cache(
 
     `verify` begins to read all of it again, at `verify_rate`; what has rotted is dropped and fetched anew. `remove`
     drops one file, `evict` all that the site's policy does not ask for, `clear` all but what boot ROMs and approved
-    installs need.
+    installs need. What is dropped and the policy asks for is fetched again at once.
     """
     if (name is not None) != (action is CacheAction.REMOVE):
         raise typer.BadParameter(f"`{action}` takes {'the NAME of a file' if name is None else 'no NAME'}.")
@@ -371,13 +375,14 @@ def cache(
             show.said(answer, f"{answer['files']} files are read again; `agent status` shows what is wrong.", json=json)
         elif action is CacheAction.REMOVE:
             agent.send("DELETE", f"api/v1/agent/cache/{names.parts(str(name))}")
-            show.said({"removed": name}, f"{name} is removed.", json=json)
+            show.said({"removed": name}, f"{name} is removed. {AGAIN}", json=json)
         else:
             clear = action is CacheAction.CLEAR
             answer = (
                 agent.send("DELETE", "api/v1/agent/cache") if clear else agent.send("POST", "api/v1/agent/cache/evict")
             )
-            show.said(answer, f"{len(answer['evicted'])} files went, {answer['freed']} bytes are free.", json=json)
+            done = f"{len(answer['evicted'])} files went, {answer['freed']} bytes are free."
+            show.said(answer, f"{done} {AGAIN}" if clear else done, json=json)
 
 
 def _show_cache(rows: list["Row"], json: bool) -> None:

@@ -189,6 +189,10 @@ class ContentCache:
                 return []
             return await to_thread(self._drop_where, Entry.is_doubtful, file.path)
 
+    async def clear(self, *, keep: frozenset[str]) -> tuple[str, ...]:
+        """Evicts all but `keep`, for a person. Names of what went."""
+        return await to_thread(self._clear, keep)
+
     async def expire(
         self, age: Callable[[ContentCategory], float], *, keep: frozenset[str], must_stay: frozenset[str]
     ) -> tuple[str, ...]:
@@ -344,6 +348,14 @@ class ContentCache:
             if entry is not None:
                 self._drop(entry)
             return entry is not None
+
+    def _clear(self, keep: frozenset[str]) -> tuple[str, ...]:
+        with self._changing:
+            cleared = [entry for entry in self._snapshot() if entry.file.name not in keep]
+            for entry in cleared:
+                log.info("cached content is cleared away: %s", entry.file.name)
+                self._drop(entry)
+            return tuple(sorted(entry.file.name for entry in cleared))
 
     def _expire(
         self, age: Callable[[ContentCategory], float], keep: frozenset[str], must_stay: frozenset[str]

@@ -1,6 +1,6 @@
 """The content on this site's disk, for people: what is there, and what they may do about it."""
 
-import math
+from collections.abc import Callable
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -15,8 +15,13 @@ from pureboot.core.errors import NotFound
 
 
 class CacheDesk:
-    def __init__(self, people: People, cache: ContentCache, wants: Wants, verifier: Verifier) -> None:
+    """`fetch` begins to fetch what the site wants and does not hold."""
+
+    def __init__(
+        self, people: People, cache: ContentCache, wants: Wants, verifier: Verifier, *, fetch: Callable[[], None]
+    ) -> None:
         self._people, self._cache, self._wants, self._verifier = people, cache, wants, verifier
+        self._fetch = fetch
 
     def routes(self) -> list[Route]:
         return [
@@ -49,6 +54,7 @@ class CacheDesk:
         category_of(name)
         if not await self._cache.evict(name):
             raise NotFound(f"{name} is not in the cache.", hint="`pureboot agent cache` lists what is.")
+        self._fetch()
         return Response(status_code=204)
 
     async def evict(self, request: Request) -> Response:
@@ -57,9 +63,11 @@ class CacheDesk:
         return await self._without(frozenset(self._wants.ahead()))
 
     async def clear(self, request: Request) -> Response:
-        """All but what boot ROMs and approved installs need."""
+        """All but what boot ROMs and approved installs need; what the policy asks for is fetched again."""
         self._people.admit(request)
-        return await self._without(frozenset(self._wants.pressing()))
+        answer = await self._without(frozenset(self._wants.pressing()))
+        self._fetch()
+        return answer
 
     async def verify(self, request: Request) -> Response:
         """A round begins; it takes its time, and what it finds shows in the agent's health."""
@@ -68,5 +76,5 @@ class CacheDesk:
 
     async def _without(self, keep: frozenset[str]) -> Response:
         before = self._cache.usage
-        gone = await self._cache.expire(lambda _: -math.inf, keep=keep, must_stay=keep)
+        gone = await self._cache.clear(keep=keep)
         return JSONResponse({"evicted": list(gone), "freed": before - self._cache.usage})
