@@ -51,6 +51,24 @@ async def test_a_site_says_which_machines_it_could_install(central: RunningCentr
     assert "pureboot_agent_content_missing 2.0" in metrics
 
 
+async def test_a_machine_that_was_approved_without_a_workflow_is_not_ready_and_it_says_why(
+    central: RunningCentral, site: RunningAgent
+) -> None:
+    await kernel_workflow(central)
+    await assigned(central, OTHER)
+    node = await import_node(central, MAC, state="discovered")
+    await central.ask("PATCH", f"/nodes/{node['id']}/state", json={"state": "pending"})
+    await site.synced()
+    said = await report(site)
+    assert said["summary"] == "Site attic can install 1 of 2 machines without central."
+    [first, _] = said["items"]
+    assert (first["mac_address"], first["ready"], first["approved"], first["workflow_id"]) == (MAC, False, True, None)
+    assert first["reason"] == "It is approved, but no workflow is assigned to it."
+    await central.ask("PATCH", f"/nodes/{node['id']}", json={"workflow_id": "debian"})
+    await site.synced()
+    assert (await report(site))["ready"] == 2
+
+
 async def test_what_it_says_is_what_happens(central: RunningCentral, site: RunningAgent) -> None:
     """At each level the machines that are said to be ready are those that are installed, central dead."""
     await kernel_workflow(central)

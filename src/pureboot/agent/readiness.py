@@ -13,14 +13,15 @@ from pureboot.wire.messages import MissingContent, NodeReadiness, ReadinessRepor
 FRESH = 5.0
 # Names of missing content that a heartbeat carries.
 NAMED = 20
+NO_WORKFLOW = "It is approved, but no workflow is assigned to it."
 
 # A node, and why it would not be installed; "" where it would.
 Judged = tuple[CachedNode, str]
 
 
 class Readiness:
-    """Of the nodes that have a workflow. For one that is not approved the question is what would keep its install back
-    if it were approved now."""
+    """Of the nodes that have a workflow, or were approved without one. For one that is not approved the question is
+    what would keep its install back if it were approved now."""
 
     def __init__(
         self,
@@ -62,7 +63,9 @@ class Readiness:
         for node in filter(_counts, self._cache.nodes()):
             kind = (node.workflow_id, node.stage, node.disputed, node.begun)
             if kind not in refusals:
-                refusals[kind] = self._generator.refusal_without_central(node)
+                refusals[kind] = (
+                    NO_WORKFLOW if node.workflow_id is None else self._generator.refusal_without_central(node)
+                )
             judged.append((node, refusals[kind]))
         return judged
 
@@ -102,4 +105,5 @@ class Readiness:
 
 
 def _counts(node: CachedNode) -> bool:
-    return node.workflow_id is not None and node.state is not NodeState.RETIRED and not node.gone
+    is_meant = node.workflow_id is not None or node.state in WAITS
+    return is_meant and node.state is not NodeState.RETIRED and not node.gone
