@@ -1,7 +1,10 @@
 """Workflows and the content they name."""
 
+import asyncio
 import base64
 import hashlib
+import shutil
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +178,28 @@ async def test_no_path_leads_out_of_the_store(central: RunningCentral, path: str
     answer = await central.admin.put(f"/api/v1/content/{path}", content=b"x")
     assert answer.status_code in (404, 422), answer.text
     assert (await central.admin.get(f"/api/v1/content/{path}")).status_code == 404
+
+
+async def test_files_can_be_put_after_their_folder_went_and_came_back_empty(
+    central: RunningCentral, tmp_path: Path
+) -> None:
+    await put(central, "images/k")
+    shutil.rmtree(tmp_path / "central" / "content")
+    assert await code(central, "GET", "/content/images/k", 404) == "content_lost"
+    await put(central, "images/k")
+    assert (await central.admin.get("/api/v1/content/images/k")).status_code == 200
+
+
+async def test_no_name_stands_for_an_upload_that_went_with_the_folder(central: RunningCentral, tmp_path: Path) -> None:
+    async def cut_off() -> AsyncIterator[bytes]:
+        yield b"half of "
+        await asyncio.sleep(0)
+        shutil.rmtree(tmp_path / "central" / "content")
+        yield b"a file"
+
+    answer = await central.admin.put("/api/v1/content/images/k", content=cut_off())
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "busy")
+    assert (await central.ask("GET", "/content"))["items"] == []
 
 
 async def test_a_file_that_is_gone_from_the_disk_is_said_to_be(central: RunningCentral, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from pureboot.central.clock import new_id
 from pureboot.central.generation import first_number, generation_of
 from pureboot.central.positions import EVERYWHERE, publish
 from pureboot.central.sql import locked, page_by, upsert
-from pureboot.core.errors import Invalid, NotFound, StorageFull
+from pureboot.core.errors import Busy, Invalid, NotFound, StorageFull
 from pureboot.wire.messages import ContentCategory, ContentDocument, ListPage
 
 # Written in pieces of this size: fewer hops to a thread, and still nothing for a few uploads at once.
@@ -68,7 +68,7 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Shelf:
-    """The folder of the files. `root` is made where it is missing."""
+    """The folder of the files. It is made where it is missing, at any time: a backup may bring the database alone."""
 
     root: Path
     _replacing: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
@@ -90,6 +90,7 @@ class Shelf:
     async def receive(self, chunks: AsyncIterator[bytes], expected: str | None) -> Upload:
         """Raises Invalid where the digest is not the expected one, StorageFull without space; then nothing is left."""
         path = self._arrivals / new_id()
+        self._arrivals.mkdir(parents=True, exist_ok=True)
         try:
             upload = await _write(path, chunks)
             if expected not in (None, upload.digest):
@@ -106,13 +107,15 @@ class Shelf:
             raise
 
     def keep(self, upload: Upload) -> None:
-        """Under its digest, durably. Over an equal file it changes nothing."""
+        """Under its digest, durably. Over an equal file it changes nothing. Raises Busy where the upload is gone."""
         target = self.path(upload.digest)
         target.parent.mkdir(parents=True, exist_ok=True)
         with self._replacing:
             # A transaction that is tried again finds it kept.
             if upload.path.exists():
                 upload.path.rename(target)
+            elif not target.exists():
+                raise Busy("What arrived is gone from central's disk; no name stands for it.", hint="Send it again.")
         for folder in (target.parent, target.parent.parent):
             _sync_folder(folder)
 
