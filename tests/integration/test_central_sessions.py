@@ -45,8 +45,19 @@ async def test_a_second_living_copy_is_refused_and_an_operator_sees_it(
     refused(await ask(agent, "e2"))
     refused(await ask(agent, "e2", "e0"))
     [notice] = (await health(central))["notices"]
-    assert (notice["kind"], notice["subject"], notice["times"]) == ("fenced", "e2", 2)
-    assert notice["detail"]["holder_epoch"] == "e1"
+    assert (notice["kind"], notice["subject"], notice["times"]) == ("fenced", agent.id, 2)
+    assert (notice["detail"]["epoch"], notice["detail"]["holder_epoch"]) == ("e2", "e1")
+
+
+async def test_a_copy_that_is_started_again_and_again_is_one_alert(
+    central: RunningCentral, agent: SpeakingAgent, clock: SetClock
+) -> None:
+    await fence(agent, "e1")
+    for start in range(4):
+        clock.advance(10)
+        refused(await ask(agent, f"copy{start}"))
+    [notice] = (await health(central))["notices"]
+    assert (notice["times"], notice["detail"]["epoch"], notice["ended_at"]) == (4, "copy3", None)
 
 
 async def test_who_asks_again_keeps_its_fence(agent: SpeakingAgent, clock: SetClock) -> None:
@@ -86,7 +97,7 @@ async def test_a_stale_fence_applies_nothing(central: RunningCentral, agent: Spe
     refused(await agent.post(item, fence=old, epoch_accounts=accounts))
     assert (await central.ask("GET", "/nodes"))["items"] == []
     said = await health(central)
-    assert (said["epoch_gaps"], [notice["subject"] for notice in said["notices"]]) == ([], ["e1"])
+    assert (said["epoch_gaps"], [notice["detail"]["epoch"] for notice in said["notices"]]) == ([], ["e1"])
     assert (await agent.post(item, fence=new)).json()["results"][0]["outcome"] == "applied"
 
 

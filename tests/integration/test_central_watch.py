@@ -260,7 +260,7 @@ async def test_the_first_who_acknowledges_is_who_did(central: RunningCentral, ag
     for epoch in ("e1", "e2"):
         await agent.client.post("/api/v1/sync/session", json={"agent_id": agent.id, "epoch": epoch})
     [fenced] = await alerts(central)
-    assert (fenced["kind"], fenced["severity"], fenced["subject"]) == ("fenced", "critical", "e2")
+    assert (fenced["kind"], fenced["severity"], fenced["subject"]) == ("fenced", "critical", agent.id)
     path = f"/alerts/{fenced['id']}/acknowledge"
     assert await central.ask("POST", path) == await central.ask("POST", path)
     assert (await central.ask("POST", "/alerts/none/acknowledge", 404))["error"]["code"] == "unknown_alert"

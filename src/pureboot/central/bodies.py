@@ -72,8 +72,8 @@ Severity = Literal["info", "warning", "critical"]
 
 
 class Alert(Lenient):
-    """`subject`: what of the site it is about: the epoch of a copy that was fenced off, the item that was given up.
-    `times`: how often it happened, or how many there are. `ended_at` is null while it stands."""
+    """`subject`: what of the site it is about: the agent of which a copy was fenced off, the item that was given
+    up. `times`: how often it happened, or how many there are. `ended_at` is null while it stands."""
 
     id: str
     site_id: str

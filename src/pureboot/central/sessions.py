@@ -71,13 +71,14 @@ def alarm_of_push(conn: Connection, agent: Agent, epoch: str, now: datetime) -> 
 
 
 def alarm(conn: Connection, agent: Agent, epoch: str, holder: Row[Any], now: datetime) -> None:
+    """One alert for an agent: each start of a copy is another epoch, and a copy in a loop of restarts is still one."""
     alerts.happened(
         conn,
         agent.site_id,
         "fenced",
         now,
-        subject=epoch,
-        agent_id=agent.id,
+        subject=agent.id,
+        epoch=epoch,
         holder_epoch=holder.session_epoch,
         holder_fence=holder.fence,
     )
