@@ -226,6 +226,23 @@ async def beat(agent: SpeakingAgent, **metrics: Any) -> dict[str, Any]:
     return document
 
 
+async def test_when_a_site_was_last_heard_outlives_the_agent_that_was_replaced(
+    central: RunningCentral, clock: SetClock
+) -> None:
+    await central.new_site("attic")
+    await beat(await central.speaking_agent("attic"))
+    heard = (await central.ask("GET", "/sites/attic"))["agent_last_seen"]
+    assert heard is not None
+    clock.advance(600)
+    new = await central.speaking_agent("attic")
+    for path in ("/sites/attic", "/sites/attic/health"):
+        site = await central.ask("GET", path)
+        assert (site["agent_status"], site["agent_last_seen"]) == ("unknown", heard), path
+    assert (await central.ask("GET", "/sites"))["items"][0]["agent_last_seen"] == heard
+    await beat(new)
+    assert (await central.ask("GET", "/sites/attic"))["agent_last_seen"] > heard
+
+
 @pytest.mark.parametrize(
     ("silence", "status"), [(0, "online"), (120, "online"), (121, "degraded"), (300, "degraded"), (301, "offline")]
 )

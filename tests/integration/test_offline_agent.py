@@ -368,6 +368,10 @@ async def test_an_agent_whose_credential_is_refused_serves_and_keeps_everything(
     assert "State: installed" in await site.script(MAC)
     answer = await site.machine.post("/api/v1/report", json={"mac": MAC, "event": "first_boot"})
     assert answer.status_code == 200  # what it holds it may still push
+    await site.agent.stop()
+    async with running_agent(tmp_path / "agent", site.wan) as again:
+        await again.until(lambda: bool(again.agent.sync.refused), "told")
+        assert "Run `pureboot agent init` again, and restart it;" in (await again.health())["problems"][0]
 
 
 async def test_a_damaged_file_is_moved_aside_and_the_agent_starts(

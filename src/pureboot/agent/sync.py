@@ -240,7 +240,8 @@ class CacheSyncService:
     def _note(self, error: PureBootError) -> None:
         self.stumble = error.message
         if isinstance(error, (Unauthenticated, Forbidden)):
-            self.refused = f"{error.message} Run `pureboot agent init` again; nothing this agent holds is lost."
+            way_out = "Run `pureboot agent init` again, and restart it; nothing this agent holds is lost."
+            self.refused = f"{error.message} {way_out}"
             log.error("central refuses this agent's credential: %s", error.message)
         else:
             log.warning("reading the feed failed: %s", error.message)

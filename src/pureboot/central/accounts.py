@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
 from pureboot.central import tables as t
 from pureboot.central.bodies import TokenAnswer
@@ -164,6 +164,14 @@ def beats(conn: Connection, site_ids: Collection[str]) -> dict[str, Beat]:
     return {
         row.site_id: Beat(row.id, row.last_seen, timedelta(seconds=row.interval_seconds), row.metrics) for row in rows
     }
+
+
+def last_heard(conn: Connection, site_ids: Collection[str]) -> dict[str, datetime]:
+    """By site: the last sign of life of any agent that it ever had."""
+    agent = t.agent.c
+    latest = func.max(agent.last_seen)
+    query = select(agent.site_id, latest).where(agent.site_id.in_(site_ids), agent.last_seen.is_not(None))
+    return {row[0]: row[1] for row in conn.execute(query.group_by(agent.site_id))}
 
 
 def status_of(beat: Beat | None, now: datetime) -> AgentStatus:

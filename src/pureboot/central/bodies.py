@@ -46,7 +46,8 @@ class SitePatch(SiteSettings):
 
 
 class SiteView(SiteDocument):
-    """Past the settings, how the site is; what its agent counts is as old as `agent_last_seen`."""
+    """Past the settings, how the site is; what its agent counts is as old as `agent_last_seen`, which
+    may be the word of an agent before this one."""
 
     agent_status: AgentStatus = AgentStatus.UNKNOWN
     agent_last_seen: datetime | None = None

@@ -99,7 +99,7 @@ def _current_agent(request: Request) -> Agent:
         raise Forbidden(
             "A newer agent was registered for this site.",
             code="agent_replaced",
-            hint="It may still push what it holds. To serve the site again, run `pureboot agent init`.",
+            hint="It may still push what it holds. To serve the site again, run `pureboot agent init` and restart it.",
         )
     return agent
 

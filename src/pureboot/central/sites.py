@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, delete, func, insert, or_, select, updat
 
 from pureboot.central import alerts, epochs
 from pureboot.central import tables as t
-from pureboot.central.accounts import Beat, beats, status_after, status_of
+from pureboot.central.accounts import Beat, beats, last_heard, status_after, status_of
 from pureboot.central.bodies import Fleet, SiteHealth, SitePatch, SiteView
 from pureboot.central.clock import new_id
 from pureboot.central.positions import close_feed, open_feed, publish
@@ -233,7 +233,7 @@ def _rows(conn: Connection, ids: Sequence[str]) -> list[Row[Any]]:
 
 def _views(conn: Connection, rows: Sequence[Row[Any]], now: datetime) -> list[SiteView]:
     ids = [row.id for row in rows]
-    heard = beats(conn, ids)
+    heard, last = beats(conn, ids), last_heard(conn, ids)
     nodes = select(t.node.c.home_site_id, func.count()).where(
         t.node.c.home_site_id.in_(ids), t.node.c.deleted_at.is_(None)
     )
@@ -244,6 +244,7 @@ def _views(conn: Connection, rows: Sequence[Row[Any]], now: datetime) -> list[Si
             {
                 **row._asdict(),
                 **_told(heard.get(row.id), now),
+                "agent_last_seen": last.get(row.id),
                 "nodes_total": machines.get(row.id, 0),
                 "conflicts_pending": disputed.get(row.id, 0),
             }
@@ -260,7 +261,7 @@ def _told(beat: Beat | None, now: datetime) -> dict[str, Any]:
     if beat is None or beat.last_seen is None:
         return {}
     told = {name: beat.metrics[name] for name in _TOLD if name in beat.metrics}
-    return {"agent_status": status_of(beat, now), "agent_last_seen": beat.last_seen, **told}
+    return {"agent_status": status_of(beat, now), **told}
 
 
 def health(conn: Connection, ref: str, now: datetime) -> SiteHealth:
@@ -272,7 +273,7 @@ def health(conn: Connection, ref: str, now: datetime) -> SiteHealth:
     return SiteHealth(
         site_id=site.id,
         agent_status=status_of(beat, now),
-        agent_last_seen=beat.last_seen if beat else None,
+        agent_last_seen=last_heard(conn, [site.id]).get(site.id),
         agent_id=beat.agent_id if beat else None,
         metrics=AgentMetrics.model_validate(beat.metrics) if beat and beat.last_seen else None,
         nodes=counts,
