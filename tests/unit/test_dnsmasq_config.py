@@ -46,6 +46,25 @@ def test_a_lease_time_and_a_subnet():
     assert "dhcp-range=10.9.0.100,10.9.0.200,255.255.0.0,12h\n" in lines
 
 
+@pytest.mark.parametrize(
+    ("arguments", "doubt"),
+    [
+        (("--range", "192.168.5.10,192.168.5.20"), "lies outside 10.9.0.0/24, the network of the agent's address"),
+        (("--range", "10.9.0.10,10.9.1.20"), "name it with --subnet"),
+        (("--range", "10.9.0.10,10.9.0.20"), ""),
+        (("--range", "10.9.0.10,10.9.1.20", "--subnet", "10.9.0.0/16"), ""),
+        (("--range", "10.8.0.10,10.8.0.20", "--subnet", "10.8.0.0/16"), "10.9.0.1 lies outside the subnet 10.8.0.0/16"),
+    ],
+)
+def test_a_range_in_another_network_than_the_agents_is_told(arguments: tuple[str, ...], doubt: str):
+    result = CliRunner().invoke(app, ["agent", "dnsmasq-config", *arguments, "--interface", "e", *AT])
+    assert result.exit_code == 0
+    assert result.stdout.startswith("# DHCP for")
+    assert "outside" not in result.stdout
+    assert doubt in result.stderr
+    assert bool(result.stderr) is bool(doubt)
+
+
 def test_every_architecture_has_its_line():
     said = config(*DHCP, *AT)
     for firmware in FIRMWARE:

@@ -15,6 +15,7 @@ TFTP_PORT = 69
 """The only one firmware asks; DHCP has no field for another."""
 
 LEASE = "1h"
+_LIKELY_PREFIX = 24  # of a LAN whose subnet nobody names
 _SHORTEST_LEASE = 120  # seconds; dnsmasq takes no shorter one
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
@@ -183,3 +184,18 @@ def check(agent: AgentAddress, service: Leases) -> None:
     for what, address in (("--range", service.start), ("--range", service.end), ("--router", service.router)):
         if address is not None and address not in service.subnet:
             raise SettingsError(f"{what}: {address} lies outside the subnet {service.subnet}.")
+
+
+def doubts(agent: AgentAddress, service: Leases) -> list[str]:
+    """What fits together in few networks only, for whoever runs it to look at."""
+    if service.subnet is not None:
+        if agent.address in service.subnet:
+            return []
+        return [f"the agent's address {agent.address} lies outside the subnet {service.subnet} of its machines."]
+    likely = IPv4Network(f"{agent.address}/{_LIKELY_PREFIX}", strict=False)
+    if service.start in likely and service.end in likely:
+        return []
+    return [
+        f"--range: {service.start} to {service.end} lies outside {likely}, the network of the agent's address as it "
+        "mostly is. If the LAN is a larger one, name it with --subnet."
+    ]

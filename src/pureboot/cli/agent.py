@@ -106,7 +106,7 @@ def dnsmasq_config(
     ] = None,
     interface: Annotated[str | None, typer.Option(help="Network interface on the machines' LAN.")] = None,
     subnet: Annotated[
-        str | None, typer.Option(help="Subnet of the range; left out, that of the interface, and unchecked.")
+        str | None, typer.Option(help="Subnet of the range; left out, that of the interface, and hardly checked.")
     ] = None,
     router: Annotated[str | None, typer.Option(help="Default router of the machines; left out, none.")] = None,
     dns: Annotated[str | None, typer.Option(help="DNS servers, with commas between them; left out, none.")] = None,
@@ -146,6 +146,8 @@ def dnsmasq_config(
             dns=dns or "",
             router_advertisements=ipv6_ra,
         )
+        for doubt in dhcp.doubts(agent, service):
+            show.tell(f"pureboot: {doubt}", err=True)
     elif proxy is not None and range_ is None:
         if subnet or router or dns or ipv6_ra:
             raise typer.BadParameter("--subnet, --router, --dns and --ipv6-ra are what the other DHCP server says.")
