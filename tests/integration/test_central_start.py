@@ -202,6 +202,34 @@ def test_a_damaged_file_is_named(tmp_path: Path, text: str, named: str) -> None:
         load(CentralSettings, file=file)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "database_url = 'postgresql://u:SECRETPW@h/n'\ntls_certfile = 'central.toml'",
+        "database_url = 'postgres://u:SECRETPW@h/n'",
+        "database_url = 'u:SECRETPW@h/n'",
+        "database_url = ['postgresql://u:SECRETPW@h/n']",
+    ],
+)
+def test_no_complaint_shows_the_databases_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "central.toml"
+    file.write_text(text)
+    with pytest.raises(SettingsError) as caught:
+        load(CentralSettings, file=file)
+    said = caught.value.message + caught.value.hint
+    assert "SECRETPW" not in said
+    assert "{" not in said
+    assert "SECRETPW" not in repr(CentralSettings(database_url="postgresql://u:SECRETPW@h/n"))
+
+
+def test_a_database_that_is_away_is_named_without_its_password(tmp_path: Path) -> None:
+    for url in ("postgresql://u:SECRETPW@127.0.0.1:9/n", "postgresql://u@127.0.0.1:9/n?password=SECRETPW"):
+        said = start(tmp_path, database_url=url)
+        assert "SECRETPW" not in said
+        assert "127.0.0.1:9/n cannot be opened" in said
+
+
 def test_a_damaged_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PUREBOOT_CENTRAL__PORT", "many")
     with pytest.raises(SettingsError, match="PUREBOOT_CENTRAL__PORT"):

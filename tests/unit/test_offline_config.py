@@ -73,6 +73,12 @@ def test_a_bad_flag_is_named():
         load(AgentSettings, port=70000)
 
 
+def test_an_address_is_shown_without_its_password():
+    with pytest.raises(SettingsError, match=r"central_url = 'ftp://\*\*\*@central' from") as caught:
+        load(AgentSettings, central_url="ftp://me:SECRET@PW@central")
+    assert "SECRET" not in caught.value.message
+
+
 def test_a_bad_value_in_a_file_is_named(tmp_path):
     file = tmp_path / "agent.toml"
     file.write_text('offline_default_action = "reboot"\n')

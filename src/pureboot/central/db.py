@@ -115,8 +115,8 @@ class Database:
 
 
 def _named(url: URL) -> str:
-    """As an operator knows it; without its password."""
-    return (url.database if url.get_backend_name() == "sqlite" else None) or url.render_as_string()
+    """As an operator knows it; without its password, which may be among its options too."""
+    return (url.database if url.get_backend_name() == "sqlite" else None) or url.set(query={}).render_as_string()
 
 
 @contextmanager

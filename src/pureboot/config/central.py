@@ -1,9 +1,10 @@
 """The settings of central. Each field says its meaning, its unit and why its default is what it is."""
 
+import re
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from pureboot.config.loading import Settings
@@ -26,7 +27,7 @@ class CentralSettings(Settings):
     )
     database_url: str = Field(
         default="",
-        pattern=r"^((sqlite:///|postgresql(\+psycopg|\+asyncpg)?://).+)?$",
+        repr=False,
         description="Database, as sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME; empty: central.db in "
         "data_dir.",
     )
@@ -69,6 +70,14 @@ class CentralSettings(Settings):
     log_format: Literal["console", "json"] = Field(
         default="console", description="`console` for eyes, `json` (a line an event) for collectors."
     )
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_a_database(cls, url: str) -> str:
+        """What is raised must not show any of it: it holds a password."""
+        if url and not re.fullmatch(r"(sqlite:///|postgresql(\+psycopg|\+asyncpg)?://).+", url):
+            raise ValueError("it begins neither with sqlite:/// nor with postgresql://")
+        return url
 
     @model_validator(mode="after")
     def _certificate_and_key(self) -> Self:

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -86,17 +87,26 @@ def _hint(wrong: str, known: Iterable[str]) -> str:
 def _explained(
     error: ValidationError, kind: type[Settings], given: Mapping[str, Any], in_environment: set[str], file: Path | None
 ) -> SettingsError:
+    """No value of a field that is kept out of its `repr`, nor of all of them, is in it: secrets are among those."""
     problem = error.errors(include_url=False)[0]
-    name = str(problem["loc"][0]) if problem["loc"] else "settings"
+    wrong = problem["msg"].removeprefix("Value error, ").rstrip(".")
+    if not problem["loc"]:
+        return SettingsError(f"The settings do not fit together: {wrong}.")
+    name = str(problem["loc"][0])
     if name in given:
         source = f"the flag --{name.replace('_', '-')}"
     elif name in in_environment:
         source = f"the environment variable {kind.variable(name)}"
     else:
         source = str(file or "the program")
-    value, wrong = str(problem["input"])[:80], problem["msg"].removeprefix("Value error, ")
-    field = kind.model_fields.get(name)
+    field = kind.model_fields[name]
+    value = f" = {_without_password(str(problem['input']))[:80]!r}" if field.repr else ""
     return SettingsError(
-        f"The setting {name} = {value!r} from {source} is wrong: {wrong[:1].lower()}{wrong[1:].rstrip('.')}.",
-        hint=field.description if field and field.description else "",
+        f"The setting {name}{value} from {source} is wrong: {wrong[:1].lower()}{wrong[1:]}.",
+        hint=field.description or "",
     )
+
+
+def _without_password(value: str) -> str:
+    """Whoever is named in an address stands before its last `@`."""
+    return re.sub(r"//.*@", "//***@", value, flags=re.DOTALL)
