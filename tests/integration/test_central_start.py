@@ -27,6 +27,7 @@ from pureboot.core.errors import Busy, SettingsError
 from pureboot.wire.http import bind
 from tests.support.central import running_central
 from tests.support.postgres import Postgres
+from tests.support.tls import CERTIFICATE, KEY, LOCKED_KEY, OTHER_KEY
 
 
 async def test_the_first_start_writes_the_admins_token_for_its_owner_only(tmp_path: Path) -> None:
@@ -190,7 +191,17 @@ def test_a_database_of_a_newer_version(tmp_path: Path) -> None:
         ("port = 99999", "port"),
         ("prot = 8000", "prot"),
         ("database_url = 'mysql://x'", "database_url"),
-        ("tls_certfile = '/nowhere.pem'", "tls_keyfile"),
+        ("database_url = 'postgresql://u:p@h:port/n'", "database_url .* its port is no number"),
+        ("database_url = 'postgresql://u:p@w@h/n'", "database_url .* %40"),
+        ("tls_certfile = '/nowhere.pem'", "tls_certfile .* it cannot be read: No such file"),
+        (
+            f"tls_certfile = '{CERTIFICATE}'",
+            "^The settings do not fit together: tls_certfile and tls_keyfile belong tog",
+        ),
+        (f"tls_certfile = '{KEY}'", "tls_certfile .* it holds no certificate in PEM"),
+        (f"tls_certfile = '{CERTIFICATE}'\ntls_keyfile = '{CERTIFICATE}'", "tls_keyfile .* it holds no key in PEM"),
+        (f"tls_certfile = '{CERTIFICATE}'\ntls_keyfile = '{LOCKED_KEY}'", "tls_keyfile .* without a passphrase"),
+        (f"tls_certfile = '{CERTIFICATE}'\ntls_keyfile = '{OTHER_KEY}'", "tls_keyfile .* not the key of tls_certfile"),
         ("max_body_bytes = 0", "max_body_bytes"),
         ("host = ", "central.toml"),
     ],
@@ -200,6 +211,15 @@ def test_a_damaged_file_is_named(tmp_path: Path, text: str, named: str) -> None:
     file.write_text(text)
     with pytest.raises(SettingsError, match=named):
         load(CentralSettings, file=file)
+
+
+def test_what_is_right_is_taken(tmp_path: Path) -> None:
+    file = tmp_path / "central.toml"
+    file.write_text(
+        f"tls_certfile = '{CERTIFICATE}'\ntls_keyfile = '{KEY}'\n"
+        "database_url = 'postgresql://u:p%40/#w@[::1]:5432/n?sslmode=require'"
+    )
+    assert load(CentralSettings, file=file).tls_keyfile == KEY
 
 
 @pytest.mark.parametrize(

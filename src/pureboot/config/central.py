@@ -1,15 +1,23 @@
 """The settings of central. Each field says its meaning, its unit and why its default is what it is."""
 
 import re
+import ssl
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from pureboot.config.loading import Settings
 
 MIB = 1024**2
+
+# By OpenSSL's reasons; it has none for what it cannot read.
+_KEY_TROUBLE: dict[str | None, str] = {
+    None: "it holds no key in PEM that can be read without a passphrase",
+    "KEY_VALUES_MISMATCH": "it is not the key of tls_certfile",
+    "NO_CERTIFICATE_ASSIGNED": "it is not the key of tls_certfile",
+}
 
 
 class CentralSettings(Settings):
@@ -32,7 +40,9 @@ class CentralSettings(Settings):
         "data_dir.",
     )
     tls_certfile: Path | None = Field(default=None, description="Certificate chain (PEM); none: plain HTTP.")
-    tls_keyfile: Path | None = Field(default=None, description="Private key (PEM) of the certificate.")
+    tls_keyfile: Path | None = Field(
+        default=None, description="Private key (PEM, without a passphrase) of the certificate."
+    )
 
     max_body_bytes: int = Field(
         default=8 * MIB, gt=0, description="Bytes of a request's body but for content; a push of 1,000 items fits."
@@ -75,16 +85,54 @@ class CentralSettings(Settings):
     @classmethod
     def _is_a_database(cls, url: str) -> str:
         """What is raised must not show any of it: it holds a password."""
+        from sqlalchemy import make_url  # an agent, which reads this module too, has no use for it
+
         if url and not re.fullmatch(r"(sqlite:///|postgresql(\+psycopg|\+asyncpg)?://).+", url):
             raise ValueError("it begins neither with sqlite:/// nor with postgresql://")
+        try:
+            host = make_url(url).host if url else ""
+        except ValueError:
+            raise ValueError("its port is no number") from None
+        if "@" in (host or ""):
+            raise ValueError("its password holds an @, which is written as %40 there")
         return url
+
+    @field_validator("tls_certfile", "tls_keyfile")
+    @classmethod
+    def _is_readable(cls, path: Path | None) -> Path | None:
+        try:
+            if path:
+                path.open("rb").close()
+        except OSError as error:
+            raise ValueError(f"it cannot be read: {error.strerror}") from None
+        return path
+
+    @field_validator("tls_certfile")
+    @classmethod
+    def _is_a_certificate(cls, path: Path | None) -> Path | None:
+        try:
+            if path:
+                ssl.create_default_context(cafile=path)
+        except ssl.SSLError:
+            raise ValueError("it holds no certificate in PEM") from None
+        return path
+
+    @field_validator("tls_keyfile")
+    @classmethod
+    def _is_its_key(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        certificate = info.data.get("tls_certfile")
+        try:
+            if path and certificate:
+                # Without the password OpenSSL would ask whoever sits at the terminal.
+                ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, path, password="")
+        except ssl.SSLError as error:
+            raise ValueError(
+                _KEY_TROUBLE.get(error.reason, f"OpenSSL refuses it with tls_certfile: {error.reason}")
+            ) from None
+        return path
 
     @model_validator(mode="after")
     def _certificate_and_key(self) -> Self:
         if (self.tls_certfile is None) != (self.tls_keyfile is None):
             raise ValueError("tls_certfile and tls_keyfile belong together")
-        for name in ("tls_certfile", "tls_keyfile"):
-            path = getattr(self, name)
-            if path is not None and not path.is_file():
-                raise ValueError(f"{name}: there is no file {path}")
         return self
