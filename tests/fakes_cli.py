@@ -1,6 +1,7 @@
 """A server that says what it was told to say, over a real socket, and remembers what it was asked."""
 
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +9,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
+
+from tests.support.tls import CERTIFICATE, KEY
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Canned:
 
 
 @contextmanager
-def serving(canned: Canned) -> Iterator[Canned]:
+def serving(canned: Canned, *, tls: bool = False) -> Iterator[Canned]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True  # else the body waits 40 ms for the word that the head has come
@@ -77,9 +80,13 @@ def serving(canned: Canned) -> Iterator[Canned]:
         setattr(Handler, f"do_{method}", Handler.do)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    if tls:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(CERTIFICATE, KEY)
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    canned.url = f"http://127.0.0.1:{server.server_port}"
+    canned.url = f"http{'s' if tls else ''}://127.0.0.1:{server.server_port}"
     try:
         yield canned
     finally:

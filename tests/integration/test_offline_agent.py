@@ -10,10 +10,12 @@ from typing import Any
 import httpx2
 import pytest
 
+from pureboot.agent.central_client import Network
 from pureboot.agent.main import SiteAgent
 from pureboot.central.watch import look
 from pureboot.core.errors import Forbidden, SettingsError, StorageFull
 from pureboot.storage.sqlite import Store
+from tests.fakes_cli import Canned, serving
 from tests.support.agent import RunningAgent, init, running_agent, settings
 from tests.support.central import RunningCentral, SetClock
 from tests.support.machines import MAC, Machine, approve, import_node, kernel_workflow
@@ -47,6 +49,19 @@ async def test_agent_handles_offline_mode(central: RunningCentral, site: Running
     assert health["status"] == "offline"
     assert health["pending_queue_items"] == 2
     assert "# Cached State: active" in await site.script(MAC)
+
+
+async def test_health_tells_a_certificate_that_is_not_trusted_from_an_outage(
+    central: RunningCentral, tmp_path: Path
+) -> None:
+    await central.new_site("cellar")
+    await init(central, "cellar", tmp_path / "agent")
+    with serving(Canned(), tls=True) as other:
+        async with running_agent(tmp_path / "agent", Network(verify=True), central_url=other.url) as site:
+            await site.until(lambda: bool(site.agent.connectivity.problem), "looked")
+            health = await site.health()
+            assert health["status"] == "offline"
+            assert "its certificate is not trusted" in health["problems"][0]
 
 
 async def test_agent_processes_queue_on_reconnect(central: RunningCentral, site: RunningAgent) -> None:

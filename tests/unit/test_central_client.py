@@ -72,6 +72,19 @@ async def ask_and_be_busy(port: int) -> None:
     work.cancel()
 
 
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [("http://127.0.0.1:9", "the connection is refused"), ("http://nowhere.invalid", "its host name is not found")],
+)
+def test_why_central_is_not_reached_is_said(url: str, why: str) -> None:
+    async def ask() -> None:
+        async with http_client(url, timeout=5) as http:
+            with pytest.raises(CentralUnavailable, match=f"Central could not be reached: {why}"):
+                await CentralClient(http).healthy()
+
+    uvloop.run(ask())
+
+
 @pytest.mark.parametrize("asked", ["\u00b2".encode(), b"9" * 400, b"soon"])
 async def test_no_retry_after_stops_an_agent_for_good(asked: bytes) -> None:
     body = {"error": {"code": "busy", "message": "Later."}}

@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from pureboot.cli.main import app
 from tests.fakes_cli import Canned, serving
+from tests.support.tls import CERTIFICATE
 
 SITE = {"id": "s1", "name": "lab", "agent_status": "online", "autonomy_level": "limited"}
 MAC = "52:54:00:aa:bb:01"
@@ -343,7 +344,33 @@ class TestWhatGoesWrong:
     def test_nobody_answers(self, monkeypatch):
         monkeypatch.setenv("PUREBOOT_URL", "http://127.0.0.1:9")
         monkeypatch.setenv("PUREBOOT_TOKEN", "x")
-        assert pureboot("site", "list", code=1) == "pureboot: Central does not answer at http://127.0.0.1:9.\n"
+        said = "pureboot: Central cannot be reached at http://127.0.0.1:9: the connection is refused.\n"
+        assert pureboot("site", "list", code=1) == said
+
+    def test_an_unknown_host(self, central, monkeypatch):
+        monkeypatch.setenv("PUREBOOT_URL", "http://nowhere.invalid")
+        said = "pureboot: Central cannot be reached at http://nowhere.invalid: its host name is not found ("
+        assert pureboot("site", "list", code=1).startswith(said)
+
+    def test_https_where_there_is_none(self, central, monkeypatch):
+        monkeypatch.setenv("PUREBOOT_URL", url := central.url.replace("http:", "https:"))
+        assert pureboot("site", "list", code=1) == (
+            f"pureboot: Central cannot be reached at {url}: what listens there does not speak TLS.\n"
+            "Is it http:// instead of https://?\n"
+        )
+
+    def test_a_certificate_that_is_not_trusted(self, monkeypatch):
+        monkeypatch.setenv("PUREBOOT_TOKEN", "x")
+        with serving(Canned(), tls=True) as central:
+            monkeypatch.setenv("PUREBOOT_URL", central.url)
+            assert pureboot("site", "list", code=1) == (
+                f"pureboot: Central cannot be reached at {central.url}: its certificate is not trusted "
+                "(self-signed certificate).\n"
+                "If a CA of your own has signed it, name that CA's PEM file in SSL_CERT_FILE.\n"
+            )
+            monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+            central.says("GET", "/api/v1/sites", page(SITE))
+            assert "lab" in pureboot("site", "list")
 
     @pytest.mark.parametrize(
         ("url", "code"),

@@ -9,6 +9,7 @@ from pureboot.agent import identity
 from pureboot.cli.main import app
 from pureboot.simulator.program import free_port
 from tests.fakes_cli import Canned, serving
+from tests.support.tls import CERTIFICATE
 
 CREDENTIAL = {"agent_id": "a1", "site_id": "s1", "credential": "secret"}
 ITEM = {"id": "q1", "item_type": "event", "lane": "n1", "status": "failed", "attempts": 3, "last_error": "no"}
@@ -58,6 +59,15 @@ class TestInit:
         monkeypatch.setenv("PUREBOOT_AGENT_TOKEN", "of the environment")
         init(server, "--data-dir", "here")
         assert server.last.json["token"] == "of the environment"
+
+    def test_a_certificate_that_is_not_trusted(self, monkeypatch):
+        with serving(Canned(), tls=True) as server:
+            output = init(server, code=1)
+            assert "its certificate is not trusted (self-signed certificate).\n" in output
+            assert "`ca_file` of agent.toml, or PUREBOOT_AGENT__CA_FILE" in output
+            monkeypatch.setenv("PUREBOOT_AGENT__CA_FILE", str(CERTIFICATE))
+            server.says("POST", "/api/v1/agents/register", CREDENTIAL, status=201)
+            assert "This is agent a1" in init(server)
 
     @pytest.mark.parametrize(
         ("token", "input"), [(("--token", "-"), b"\n"), (("--token", "-"), b"\xff\n"), (("--data-dir", "here"), b"")]
@@ -210,7 +220,7 @@ class TestTheOneOnThisHost:
     @pytest.mark.parametrize(("host", "asked"), [("::", "[::1]"), ("::1", "[::1]"), ("0.0.0.0", "127.0.0.1")])
     def test_is_asked_where_it_listens(self, monkeypatch, host, asked):
         monkeypatch.setenv("PUREBOOT_AGENT__HOST", host)
-        assert f"No agent answers at http://{asked}:9;" in pureboot("agent", "status", "--port", "9", code=1)
+        assert f"No agent answers at http://{asked}:9:" in pureboot("agent", "status", "--port", "9", code=1)
 
     def test_a_token_that_no_header_carries(self, tmp_path):
         (tmp_path / "here").mkdir()
@@ -222,7 +232,8 @@ class TestTheOneOnThisHost:
         for command in ("status", "queue", "conflicts", "cache", "sync"):
             output = pureboot("agent", command, "--port", port, code=1)
             assert output == (
-                f"pureboot: No agent answers at http://127.0.0.1:{port}; start it with `pureboot agent run`.\n"
+                f"pureboot: No agent answers at http://127.0.0.1:{port}: the connection is refused.\n"
+                "Start it with `pureboot agent run`.\n"
             )
 
 

@@ -73,7 +73,7 @@ node events x1 | node history x1 | node list | node move active x1 | node show x
 node timeline x1 | node update x1 --hostname h
 person add kim | person list | person remove kim | person set kim --disable
 site create lab | site delete x1 | site discard x1 q1 | site health x1 | site invalidate x1 images/k | site list
-site outages x1 | site queue x1 | site requeue x1 q1 | site show x1 | site sync x1 | site token x1
+site outages x1 | site queue x1 | site requeue x1 q1 | site revoke x1 | site show x1 | site sync x1 | site token x1
 site update x1 --name lab
 token create ci --role viewer | token list | token revoke ci
 workflow create w | workflow delete x1 | workflow list | workflow show x1
@@ -109,7 +109,7 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Same]:
         yield same
 
 
-NOBODY = ("pureboot: Central does not answer at ", "pureboot: No agent answers at ")
+NOBODY = ("pureboot: Central cannot be reached at ", "pureboot: No agent answers at ")
 STRANGE = ("pureboot: The answer has no field ", "pureboot: What answers at ")
 
 

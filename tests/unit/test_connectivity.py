@@ -8,6 +8,8 @@ import pytest
 
 from pureboot.agent.connectivity import ConnectivityMonitor
 from tests.fakes import Behaviour, FakeCentral, SiteClock
+from tests.fakes_cli import Canned, serving
+from tests.support.tls import CERTIFICATE
 
 URL = "http://central"
 NOT_WELL: list[Behaviour] = ["refuses", "hangs", "garbage", "broken", "busy", "unauthorised"]
@@ -61,6 +63,37 @@ async def test_connectivity_check_failure(
         assert not await monitor.check_connectivity()
     assert not monitor.is_online
     assert monitor.last_online_at is None
+
+
+async def test_a_certificate_that_is_not_trusted_is_no_outage(caplog: pytest.LogCaptureFixture) -> None:
+    """Nor is a port without TLS. Each is said once, until something else is the cause."""
+    with serving(Canned(), tls=True) as central:
+        monitor = ConnectivityMonitor(central.url)
+        for _ in range(2):
+            assert not await monitor.check_connectivity()
+        said = "Central is there, but its certificate is not trusted (self-signed certificate). If a CA of your own"
+        assert monitor.problem.startswith(said)
+        assert [record.levelname for record in caplog.records].count("WARNING") == 1
+        assert said in caplog.text
+    assert not await monitor.check_connectivity()
+    assert monitor.problem == ""
+    await monitor.stop()
+
+
+async def test_a_port_without_tls_is_no_outage() -> None:
+    with serving(Canned()) as central:
+        monitor = ConnectivityMonitor(central.url.replace("http:", "https:"))
+        await monitor.check_connectivity()
+        assert monitor.problem.startswith("Central is there, but what listens there does not speak TLS.")
+        await monitor.stop()
+
+
+async def test_a_ca_that_is_pinned_mends_it() -> None:
+    with serving(Canned(), tls=True) as central:
+        central.says("GET", "/health", {"status": "ok"})
+        monitor = ConnectivityMonitor(central.url, ca_file=CERTIFICATE)
+        assert await monitor.check_connectivity()
+        await monitor.stop()
 
 
 async def test_offline_after_threshold(monitor: ConnectivityMonitor, central: FakeCentral) -> None:

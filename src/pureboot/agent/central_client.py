@@ -16,6 +16,7 @@ import httpx2
 from pydantic import BaseModel, ValidationError
 
 from pureboot.core.errors import CentralUnavailable, Invalid, Malformed, SettingsError
+from pureboot.wire.causes import cause_of
 from pureboot.wire.errors import from_answer
 from pureboot.wire.messages import (
     AgentCredential,
@@ -34,6 +35,8 @@ from pureboot.wire.reading import read_json
 PATIENCE_FACTOR = 6
 # Bytes. A page of 500 nodes with all their facts has less than two million.
 LARGEST_ANSWER = 64 * 1024 * 1024
+# Where an operator names the CA that central's certificate is from.
+CA_SETTING = "`ca_file`"
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
@@ -203,9 +206,8 @@ def _retry_after(response: httpx2.Response) -> float | None:
 
 
 def _unavailable(error: Exception) -> CentralUnavailable:
-    what = (
-        "did not answer in time"
-        if isinstance(error, (httpx2.TimeoutException, TimeoutError))
-        else "could not be reached"
-    )
-    return CentralUnavailable(f"Central {what} ({type(error).__name__}).")
+    if isinstance(error, (httpx2.TimeoutException, TimeoutError)):
+        return CentralUnavailable(f"Central did not answer in time ({type(error).__name__}).")
+    cause = cause_of(error, CA_SETTING)
+    why = f": {cause.words}" if cause else f" ({type(error).__name__})"
+    return CentralUnavailable(f"Central could not be reached{why}.", hint=cause.hint if cause else None)

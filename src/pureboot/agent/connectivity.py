@@ -16,9 +16,10 @@ from pathlib import Path
 
 import httpx2
 
-from pureboot.agent.central_client import CentralClient, http_client
+from pureboot.agent.central_client import CA_SETTING, CentralClient, http_client
 from pureboot.agent.loop import Loop
 from pureboot.core.errors import PureBootError
+from pureboot.wire.causes import cause_of
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class ConnectivityMonitor:
         self._online = False
         self._failures = 0
         self._tripped = True
+        self._problem = ""
         self._listeners: list[Listener] = []
         self._on_recovery: list[Callable[[], None]] = []
         self._in_vain: list[Callable[[], bool]] = []
@@ -82,6 +84,11 @@ class ConnectivityMonitor:
             return None
         return max(timedelta(0), self._now() - (self._last_online_at or self._born))
 
+    @property
+    def problem(self) -> str:
+        """Why central is not reached, where a person has to mend it; empty while online, and in an outage."""
+        return "" if self._online else self._problem
+
     def add_listener(self, callback: Listener) -> None:
         """Called with the new state whenever it changes."""
         self._listeners.append(callback)
@@ -101,6 +108,7 @@ class ConnectivityMonitor:
                 well = await self._client.healthy()
         except (PureBootError, TimeoutError) as error:
             log.info("connectivity check failed: %s", str(error) or type(error).__name__)
+            self._see_what_lasts(error)
             well = False
         await (self.heard() if well else self._failed())
         return well
@@ -111,7 +119,7 @@ class ConnectivityMonitor:
         if not self._online and self._last_online_at is not None:
             self.last_outage = self._last_online_at, now
         self._last_online_at = now
-        self._failures = 0
+        self._failures, self._problem = 0, ""
         recovered, self._tripped = self._tripped, False
         await self._turn(True)
         for callback in self._on_recovery if recovered else []:
@@ -139,6 +147,13 @@ class ConnectivityMonitor:
             self._doubt.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._doubt.wait(), pause)
+
+    def _see_what_lasts(self, error: Exception) -> None:
+        cause = cause_of(error, CA_SETTING)
+        problem = f"Central is there, but {cause.words}. {cause.hint}".rstrip() if cause and cause.lasts else ""
+        if problem and problem != self._problem:
+            log.warning("central cannot be asked until somebody mends it: %s", problem)
+        self._problem = problem
 
     async def _failed(self) -> None:
         self._failures += 1

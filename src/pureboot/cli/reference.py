@@ -51,8 +51,9 @@ def cli_page() -> str:
         "Commands for administrators (`site`, `node`, `workflow`, `content`, `conflict`, `alert`, `person`, `token`) "
         "speak to central over HTTP. "
         "`PUREBOOT_URL` names it (default: `http://127.0.0.1:8000`), `PUREBOOT_TOKEN` or the file that "
-        "`PUREBOOT_TOKEN_FILE` names opens it. They end with 0; with 1 where central or the agent refuses or does not "
-        "answer, or a file cannot be read or written; with 2 where the command or a setting is wrong.",
+        "`PUREBOOT_TOKEN_FILE` names opens it. `SSL_CERT_FILE` names a CA of your own (PEM) for https. "
+        "They end with 0; with 1 where central or the agent refuses or does not answer, or a file "
+        "cannot be read or written; with 2 where the command or a setting is wrong.",
         *_group("pureboot", app, app.info.help, depth=2),
     ]
     return "\n\n".join(lines) + "\n"

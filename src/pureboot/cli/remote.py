@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,10 +32,19 @@ class Answer(Row):
         raise CentralUnavailable(f"The answer has no field {name!r}.", hint=hint)
 
 
+@dataclass(frozen=True, slots=True)
+class Nobody:
+    """What is said where no connection stands; the cause follows. `ca_setting`: what names a CA that is trusted."""
+
+    words: str
+    hint: str = ""
+    ca_setting: str = "SSL_CERT_FILE"
+
+
 class Remote:
     """Raises the PureBootError that an answer stands for."""
 
-    def __init__(self, client: "httpx2.Client", nobody: str) -> None:
+    def __init__(self, client: "httpx2.Client", nobody: Nobody) -> None:
         self._client = client
         self._nobody = nobody
 
@@ -84,8 +94,8 @@ class Remote:
 
         try:
             yield
-        except httpx2.ConnectError:
-            raise CentralUnavailable(self._nobody) from None
+        except httpx2.ConnectError as error:
+            raise _unreached(self._nobody, error) from None
         except httpx2.RequestError as error:
             raise CentralUnavailable(f"The answer did not come: {str(error) or type(error).__name__}.") from None
         except (httpx2.InvalidURL, UnicodeError) as error:
@@ -96,28 +106,31 @@ class Remote:
 def central() -> Iterator[Remote]:
     """Central as PUREBOOT_URL and PUREBOOT_TOKEN (or PUREBOOT_TOKEN_FILE) name it."""
     url = os.environ.get("PUREBOOT_URL") or DEFAULT_URL
-    with _remote(f"{_checked(url)}/api/v1/", f"Central does not answer at {shown(url)}.", _token()) as remote:
+    nobody = Nobody(f"Central cannot be reached at {shown(url)}")
+    with _remote(f"{_checked(url)}/api/v1/", nobody, _token()) as remote:
         yield remote
 
 
 @contextmanager
 def anyone(url: str, ca_file: Path | None) -> Iterator[Remote]:
     """Central without a credential, for the one-time exchange of a token."""
-    with _remote(f"{_checked(url)}/api/v1/", f"Central does not answer at {shown(url)}.", ca_file=ca_file) as remote:
+    ca_setting = "`ca_file` of agent.toml, or PUREBOOT_AGENT__CA_FILE"
+    nobody = Nobody(f"Central cannot be reached at {shown(url)}", ca_setting=ca_setting)
+    with _remote(f"{_checked(url)}/api/v1/", nobody, ca_file=ca_file) as remote:
         yield remote
 
 
 @contextmanager
 def site_agent(url: str, token: str) -> Iterator[Remote]:
     """The agent on this host."""
-    nobody = f"No agent answers at {url}; start it with `pureboot agent run`."
+    nobody = Nobody(f"No agent answers at {url}", hint="Start it with `pureboot agent run`.")
     with _remote(f"{url}/", nobody, token, by_proxy=False) as remote:
         yield remote
 
 
 @contextmanager
 def _remote(
-    base: str, nobody: str, token: str = "", *, by_proxy: bool = True, ca_file: Path | None = None
+    base: str, nobody: Nobody, token: str = "", *, by_proxy: bool = True, ca_file: Path | None = None
 ) -> Iterator[Remote]:
     import httpx2
 
@@ -129,6 +142,14 @@ def _remote(
         raise SettingsError(f"The environment names what cannot be used: {error}.", hint=hint) from None
     with client:
         yield Remote(client, nobody)
+
+
+def _unreached(nobody: Nobody, error: Exception) -> CentralUnavailable:
+    from pureboot.wire.causes import cause_of
+
+    cause = cause_of(error, nobody.ca_setting)
+    said = f"{nobody.words}: {cause.words}." if cause else f"{nobody.words}."
+    return CentralUnavailable(said, hint=(cause and cause.hint) or nobody.hint)
 
 
 def _bearer(token: str) -> dict[str, str]:

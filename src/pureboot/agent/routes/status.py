@@ -112,6 +112,7 @@ class Status:
     def _health(self) -> dict[str, Any]:
         metrics = self._heartbeat.collect()
         problems = [
+            *filter(None, [self._connectivity.problem]),
             *filter(None, [self._sync.refused or self._unheard(), self._session.problem]),
             *filter(None, [self._queue.crowded(), self._site.clock_problem]),
             *self._notices(),
