@@ -15,12 +15,14 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, insert, select
+from typer.testing import CliRunner
 
 from pureboot.central import tables as t
 from pureboot.central.bell import Bell
 from pureboot.central.db import Database
 from pureboot.central.engines import sqlite_file
 from pureboot.central.main import build, run
+from pureboot.cli.main import app
 from pureboot.config.central import CentralSettings
 from pureboot.config.loading import load
 from pureboot.core.errors import Busy, SettingsError
@@ -70,6 +72,46 @@ async def test_a_later_start_goes_on_and_writes_no_token_again(tmp_path: Path) -
         page = await central.client(credential).get("/api/v1/sync/changes", params={"since": since})
         assert (page.status_code, page.json()["items"]) == (200, [])
         assert (await central.ask("GET", "/nodes/n1"))["state"] == "discovered"
+
+
+def new_token(*flags: str, code: int = 0) -> str:
+    result = CliRunner().invoke(app, ["central", "admin-token", *flags])
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["in its folder", "a database elsewhere"])
+async def test_a_lost_admin_token_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, elsewhere: bool
+) -> None:
+    """The old one opens nothing any more; those of other names do."""
+    monkeypatch.chdir(tmp_path)
+    folder, url = tmp_path / "central", f"sqlite:///{tmp_path / 'other.db'}" if elsewhere else ""
+    flags = ["--data-dir", str(folder), *(["--database-url", url] if elsewhere else [])]
+    async with running_central(folder, database_url=url) as central:
+        lost = central.token
+        other = (await central.ask("POST", "/tokens", 201, json={"name": "ci", "role": "viewer"}))["token"]
+        assert "another central runs" in new_token(*flags, code=2)
+    file = folder / "admin-token"
+    file.unlink()
+    said = new_token(*flags)
+    assert str(file) in said
+    assert file.read_text().strip() not in said
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    async with running_central(folder, database_url=url) as central:
+        assert central.token != lost
+        await central.ask("GET", "/sites")
+        answers = [await central.client(token).get("/api/v1/sites") for token in (lost, other)]
+        assert [answer.status_code for answer in answers] == [401, 200]
+        names = [(each["name"], each["role"]) for each in (await central.ask("GET", "/tokens"))["items"]]
+        assert names == [("admin", "admin"), ("ci", "viewer")]
+    assert new_token(*flags, "--show").splitlines()[1:] == [file.read_text().strip()]
+
+
+def test_no_token_is_made_where_there_is_no_central(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "There is no database" in new_token("--data-dir", "mistyped", code=2)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_migrations_make_the_tables_the_code_speaks_of(tmp_path: Path) -> None:

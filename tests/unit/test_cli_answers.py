@@ -81,7 +81,7 @@ workflow create w | workflow delete x1 | workflow list | workflow show x1
 # Built once for all: that takes longer than to run one.
 ROOT = typer.main.get_command(app)
 # They speak to nobody, or are what others speak to.
-ALONE = {"agent run", "agent dnsmasq-config", "central run", "central post-restore", "demo"}
+ALONE = {"agent run", "agent dnsmasq-config", "central admin-token", "central run", "central post-restore", "demo"}
 
 
 class Same(Canned):

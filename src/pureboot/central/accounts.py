@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from pureboot.central import tables as t
 from pureboot.central.bodies import TokenAnswer
@@ -78,6 +78,12 @@ def add_admin(conn: Connection, name: str, token: str, now: datetime) -> None:
         insert(t.admin_credential),
         {"token_hash": digest(token), "name": name, "role": Role.ADMIN.value, "created_at": now},
     )
+
+
+def replace_admin(conn: Connection, name: str, token: str, now: datetime) -> None:
+    """The token of that name before, if there is one, opens nothing any more."""
+    conn.execute(delete(t.admin_credential).where(t.admin_credential.c.name == name))
+    add_admin(conn, name, token, now)
 
 
 def new_token() -> str:

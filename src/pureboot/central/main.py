@@ -39,6 +39,8 @@ from pureboot.wire.http import bind, serve_http, settle_down
 log = logging.getLogger(__name__)
 
 TOKEN_FILE = "admin-token"
+# What history calls whoever uses the token in it.
+ADMIN = "admin"
 GENERATION_FILE = "generation"
 
 
@@ -166,9 +168,31 @@ def _let_admin_in(db: Database, file: Path, clock: Clock) -> None:
             return
         token = accounts.new_token()
         _write_secret(file, token)
-        accounts.add_admin(conn, "admin", token, clock.now())
+        accounts.add_admin(conn, ADMIN, token, clock.now())
 
     db.write_now(first_start)
+
+
+def admin_token(settings: CentralSettings, clock: Clock | None = None) -> Path:
+    """For who has lost theirs: the file that holds a new administrator's token, in place of the one called "admin".
+
+    Raises SettingsError, also while central runs and where there is no database yet.
+    """
+    url = _database(settings)
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
+        hint = "Name central's folder with --data-dir; the first start makes a token by itself."
+        raise SettingsError(f"There is no database {url.database}.", hint=hint)
+    clock = clock or SystemClock()
+    file = _usable(settings.data_dir) / TOKEN_FILE
+
+    def instead(conn: Connection) -> None:
+        token = accounts.new_token()
+        _write_secret(file, token)
+        accounts.replace_admin(conn, ADMIN, token, clock.now())
+
+    with _alone(settings.data_dir), Database(url, Bell()) as db:
+        db.write_now(instead)
+    return file
 
 
 def _write_secret(file: Path, secret: str) -> None:

@@ -58,3 +58,26 @@ def post_restore(
     settings = load(CentralSettings, file=config, data_dir=data_dir, database_url=database_url)
     generation = main.post_restore(settings, known=known, with_wal=with_wal)
     show.tell(f"This is generation {generation} now. Start central; its agents will offer again what they had sent.")
+
+
+@app.command()
+def admin_token(
+    data_dir: DataDir = None,
+    database_url: Annotated[str | None, typer.Option(help="Database; default: a SQLite file in the folder.")] = None,
+    show_it: Annotated[bool, typer.Option("--show", help="Print the token too.")] = False,
+    config: Config = None,
+) -> None:
+    """Make a new administrator's token where nobody has one any more, while central does not run.
+
+    It is written to DIR/admin-token, for its owner only, as the first start does. It takes the place of the token called
+    `admin`, which opens nothing any more; all others stay.
+    """
+    from pureboot.central import main
+    from pureboot.config.loading import load
+    from pureboot.config.settings import CentralSettings
+
+    settings = load(CentralSettings, file=config, data_dir=data_dir, database_url=database_url)
+    file = main.admin_token(settings)
+    show.tell(f"A new administrator's token is in {file}; the one called `admin` before opens nothing any more.")
+    if show_it:
+        show.tell(file.read_text().strip())
