@@ -164,3 +164,19 @@ async def test_what_nobody_foresaw_is_one_sentence_and_the_rest_is_logged(
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal")
     assert "secret" not in answer.text
     assert "a secret" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "command"),
+    [
+        ("GET", "nodes/nope", "pureboot node list"),
+        ("PATCH", "people/nobody", "pureboot person list"),
+        ("DELETE", "tokens/none", "pureboot token list"),
+    ],
+)
+async def test_what_is_not_there_names_the_command_and_the_address_of_all(
+    central: RunningCentral, method: str, path: str, command: str
+) -> None:
+    body = {"role": "viewer"} if method == "PATCH" else None
+    hint = (await central.ask(method, f"/{path}", 404, json=body))["error"]["hint"]
+    assert hint == f"`{command}` shows them, and GET /api/v1/{path.partition('/')[0]}."

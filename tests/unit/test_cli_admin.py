@@ -128,6 +128,14 @@ def test_approving_assigns_the_workflow_first(central):
     ]
 
 
+def test_nodes_approved_before_one_is_refused_are_told_as_json(central):
+    central.says("GET", "/api/v1/nodes/n1", NODE | {"workflow_id": "w1"})
+    central.says("PATCH", "/api/v1/nodes/n1/state", NODE | {"state": "pending"})
+    result = CliRunner().invoke(app, ["node", "approve", "n1", "nope", "--json"])
+    assert (result.exit_code, json.loads(result.stdout)) == (1, [NODE | {"state": "pending"}])
+    assert result.stderr == "pureboot: /api/v1/nodes/nope is not here.\n"
+
+
 @pytest.mark.parametrize(
     ("node", "said"),
     [

@@ -22,7 +22,7 @@ account acknowledged_by agent_id category central_state central_updated_at comma
 description digest event first_at from_state hostname item_id item_type kind last_error local_state local_updated_at
 message name node_mac path person reason recorded_at resolution role severity site_name status summary told_at token who
 """
-NUMBERS = "changed cleared failed fetched files freed left pending resolved size unchanged version"
+NUMBERS = "changed cleared failed fetched files freed left pending resolved revoked size unchanged version"
 STAGE = {"state": EVIL, "attempt": 1}
 ROW: dict[str, Any] = {
     **dict.fromkeys(WORDS.split(), EVIL),
@@ -31,6 +31,7 @@ ROW: dict[str, Any] = {
     "mac_address": MAC,
     "state": "discovered",
     "version": 1,
+    "attempt": 0,
     "forced": False,
     "outcome": "refused",
     "metadata": {EVIL: [EVIL, {}]},
@@ -157,6 +158,21 @@ def test_an_answer_that_lacks_what_it_should_tell_is_said_to_be_strange(server, 
     for words in commands():
         output = terminal.run(words)
         assert not terminal.code or output.startswith(STRANGE), (words, output)
+
+
+def test_every_command_that_changes_something_tells_it_as_json(server, terminal):
+    server.says_always = THING
+    changing = []
+    for words in commands():
+        server.asked.clear()
+        output = terminal.run([*words, "--json"] if words[:2] != ["agent", "init"] else words)
+        if {asked.method for asked in server.asked} - {"GET"} and words[:2] != ["agent", "init"]:
+            assert json.loads(output), words
+            changing.append(words[:2])
+        else:
+            assert "No such option" not in output, words
+    assert ["node", "approve"] in changing
+    assert len(changing) > 30
 
 
 @pytest.mark.parametrize("body", [b"[]", b"null", b"", b"<html>", b"[" * 100_000], ids=lambda body: repr(body[:4]))

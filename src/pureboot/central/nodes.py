@@ -36,7 +36,8 @@ def _stored(conn: Connection, ref: str, *, lock: bool) -> StoredNode:
     id = node_rows.canonical(conn, [ref]).get(ref, ref)
     node = node_rows.load(conn, [id], lock=lock).get(id)
     if node is None:
-        raise NotFound(f"There is no node {ref[:64]!r}.", code="unknown_node", hint="List them: GET /api/v1/nodes.")
+        hint = "`pureboot node list` shows them, and GET /api/v1/nodes."
+        raise NotFound(f"There is no node {ref[:64]!r}.", code="unknown_node", hint=hint)
     return node
 
 

@@ -35,7 +35,9 @@ def _row(conn: Connection, name: str) -> Row[Any]:
     row = conn.execute(select(t.person).where(t.person.c.name == plain(name))).first()
     if row is None:
         raise NotFound(
-            f"There is no person {name[:64]!r}.", code="unknown_person", hint="List them: GET /api/v1/people."
+            f"There is no person {name[:64]!r}.",
+            code="unknown_person",
+            hint="`pureboot person list` shows them, and GET /api/v1/people.",
         )
     return row
 

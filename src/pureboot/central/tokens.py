@@ -38,7 +38,9 @@ def revoke(conn: Connection, name: str) -> None:
     _take_turns(conn)
     if not conn.execute(delete(t.admin_credential).where(_T.name == name)).rowcount:
         raise NotFound(
-            f"There is no token {name[:100]!r}.", code="unknown_token", hint="List them: GET /api/v1/tokens."
+            f"There is no token {name[:100]!r}.",
+            code="unknown_token",
+            hint="`pureboot token list` shows them, and GET /api/v1/tokens.",
         )
     if not count(conn, t.admin_credential, _ADMINS):
         raise Clash("This is the last token of an administrator.", code="last_admin", hint="Make another first.")

@@ -69,8 +69,8 @@ def admin_token(
 ) -> None:
     """Make a new administrator's token where nobody has one any more, while central does not run.
 
-    It is written to DIR/admin-token, for its owner only, as the first start does. It takes the place of the token called
-    `admin`, which opens nothing any more; all others stay.
+    It is written to DIR/admin-token, for its owner only, as the first start does. It takes the place of the token
+    called `admin`, which opens nothing any more; all others stay.
     """
     from pureboot.central import main
     from pureboot.config.loading import load

@@ -156,17 +156,28 @@ def approve(
     nodes: Annotated[list[str], typer.Argument(metavar="NODE...", help="Ids or MAC addresses of nodes.")],
     workflow: AWorkflow = None,
     comment: Annotated[str, typer.Option(help="Why; kept in the history.")] = "",
+    json: AsJson = False,
 ) -> None:
-    """Let nodes be installed at their next boot."""
-    with central() as remote:
-        assigned = names.workflow(remote, workflow)["id"] if workflow else None
-        for said in nodes:
-            row = names.node(remote, said)
-            _check_approvable(row, assigned)
-            if assigned:
-                remote.send("PATCH", f"nodes/{row['id']}", json={"workflow_id": assigned})
-            remote.send("PATCH", f"nodes/{row['id']}/state", json={"state": NodeState.PENDING, "comment": comment})
-            show.tell(f"Node {row['mac_address']} is approved.")
+    """Let nodes be installed at their next boot, one after the other until one is refused."""
+    approved: list[Row] = []
+    try:
+        with central() as remote:
+            assigned = names.workflow(remote, workflow)["id"] if workflow else None
+            for said in nodes:
+                approved.append(_approve(remote, names.node(remote, said), assigned, comment))
+                if not json:
+                    show.tell(f"Node {approved[-1]['mac_address']} is approved.")
+    finally:
+        if json:
+            show.as_json(approved)
+
+
+def _approve(remote: Remote, row: Row, workflow_id: str | None, comment: str) -> Row:
+    _check_approvable(row, workflow_id)
+    if workflow_id:
+        remote.send("PATCH", f"nodes/{row['id']}", json={"workflow_id": workflow_id})
+    body = {"state": NodeState.PENDING, "comment": comment}
+    return remote.send("PATCH", f"nodes/{row['id']}/state", json=body)
 
 
 def _check_approvable(row: Row, workflow_id: str | None) -> None:
@@ -254,12 +265,12 @@ def _tell(outcome: Row, *, json: bool) -> None:
 
 
 @app.command()
-def delete(node: Node) -> None:
+def delete(node: Node, json: AsJson = False) -> None:
     """Delete a node; its machine registers anew when it boots."""
     with central() as remote:
         row = names.node(remote, node)
         remote.send("DELETE", f"nodes/{row['id']}")
-        show.tell(f"Node {row['mac_address']} is deleted.")
+        show.said({"deleted": row["id"]}, f"Node {row['mac_address']} is deleted.", json=json)
 
 
 @app.command()

@@ -55,11 +55,11 @@ def set_(
 
 
 @app.command()
-def remove(name: Name) -> None:
+def remove(name: Name, json: AsJson = False) -> None:
     """Remove somebody; what they did keeps their name."""
     with central() as remote:
         remote.send("DELETE", _path(name))
-    show.tell(f"{name} is removed.")
+    show.said({"deleted": name}, f"{name} is removed.", json=json)
 
 
 def _path(name: str) -> str:

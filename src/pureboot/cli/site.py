@@ -280,12 +280,12 @@ def _ask(site: str, path: str, sentence: str, json: bool, body: Row | None = Non
 
 
 @app.command()
-def delete(site: Site) -> None:
+def delete(site: Site, json: AsJson = False) -> None:
     """Delete a site that has no nodes."""
     with central() as remote:
         row = names.site(remote, site)
         remote.send("DELETE", f"sites/{row['id']}")
-        show.tell(f"Site {row['name']} is deleted.")
+        show.said({"deleted": row["id"]}, f"Site {row['name']} is deleted.", json=json)
 
 
 @app.command()

@@ -36,8 +36,8 @@ def create(
 
 
 @app.command()
-def revoke(name: Name) -> None:
+def revoke(name: Name, json: AsJson = False) -> None:
     """Let a token open nothing any more."""
     with central() as remote:
         remote.send("DELETE", f"tokens/{names.part(name)}")
-    show.tell(f"The token {name} opens nothing any more.")
+    show.said({"deleted": name}, f"The token {name} opens nothing any more.", json=json)

@@ -80,9 +80,9 @@ def show_(workflow: Workflow, json: AsJson = False) -> None:
 
 
 @app.command()
-def delete(workflow: Workflow) -> None:
+def delete(workflow: Workflow, json: AsJson = False) -> None:
     """Delete a workflow that no node has."""
     with central() as remote:
         row = names.workflow(remote, workflow)
         remote.send("DELETE", f"workflows/{row['id']}")
-        show.tell(f"Workflow {row['name']} is deleted.")
+        show.said({"deleted": row["id"]}, f"Workflow {row['name']} is deleted.", json=json)
