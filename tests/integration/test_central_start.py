@@ -131,7 +131,8 @@ async def test_uploads_that_the_last_run_did_not_finish_are_gone(tmp_path: Path)
         assert not leftover.exists()
 
 
-async def test_a_signal_ends_it_soon_whoever_waits_for_news(tmp_path: Path) -> None:
+async def test_a_signal_ends_it_soon_whoever_waits_for_news(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "pureboot.central.main")
     with bind("127.0.0.1", 0) as sock:
         port = sock.getsockname()[1]
     serving = asyncio.create_task(run(CentralSettings(data_dir=tmp_path, port=port)))
@@ -149,6 +150,7 @@ async def test_a_signal_ends_it_soon_whoever_waits_for_news(tmp_path: Path) -> N
         os.kill(os.getpid(), signal.SIGTERM)
         await asyncio.wait_for(serving, 10)
         assert (await waiting).json()["items"] == []
+    assert [said for said in caplog.messages if "stops" in said] == ["central stops, as it was told to"]
 
 
 def admin_token(folder: Path) -> str:

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import os
+import signal
 import sqlite3
 import time
 from pathlib import Path
@@ -11,7 +13,7 @@ import httpx2
 import pytest
 
 from pureboot.agent.central_client import Network
-from pureboot.agent.main import SiteAgent
+from pureboot.agent.main import SiteAgent, run
 from pureboot.central.watch import look
 from pureboot.core.errors import Forbidden, SettingsError, StorageFull
 from pureboot.storage.sqlite import Store
@@ -62,6 +64,22 @@ async def test_health_tells_a_certificate_that_is_not_trusted_from_an_outage(
             health = await site.health()
             assert health["status"] == "offline"
             assert "its certificate is not trusted" in health["problems"][0]
+
+
+async def test_an_agent_that_is_told_to_stop_says_so(
+    central: RunningCentral, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "pureboot.agent.main")
+    await central.new_site("cellar")
+    await init(central, "cellar", tmp_path / "agent")
+    serving = asyncio.create_task(run(settings(tmp_path / "agent", host="127.0.0.1", port=0, tftp_port=0)))
+    async with asyncio.timeout(20):
+        while "serves on" not in caplog.text:
+            await asyncio.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await serving
+    said = [each for each in caplog.messages if each.startswith("site agent")]
+    assert [each.partition(",")[0].split()[3] for each in said] == ["serves", "stops"]
 
 
 async def test_agent_processes_queue_on_reconnect(central: RunningCentral, site: RunningAgent) -> None:

@@ -355,6 +355,13 @@ class TestWhatGoesWrong:
         said = "pureboot: Central cannot be reached at http://127.0.0.1:9: the connection is refused.\n"
         assert pureboot("site", "list", code=1) == said
 
+    def test_an_agent_is_not_central(self, central):
+        del central.answers["GET", "/api/v1/sites"]
+        assert pureboot("site", "list", code=1) == "pureboot: /api/v1/sites is not here.\n"
+        central.says("GET", "/health", {"product": "pureboot-agent"})
+        said = f"pureboot: What answers at {central.url} is a site's agent, not central.\nName central in PUREBOOT_URL"
+        assert pureboot("site", "list", code=1).startswith(said)
+
     def test_an_unknown_host(self, central, monkeypatch):
         monkeypatch.setenv("PUREBOOT_URL", "http://nowhere.invalid")
         said = "pureboot: Central cannot be reached at http://nowhere.invalid: its host name is not found ("

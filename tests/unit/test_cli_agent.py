@@ -1,6 +1,7 @@
 """`pureboot agent`, against a central and an agent that say what they were told to say."""
 
 import json
+import stat
 
 import pytest
 from typer.testing import CliRunner
@@ -59,6 +60,17 @@ class TestInit:
         monkeypatch.setenv("PUREBOOT_AGENT_TOKEN", "of the environment")
         init(server, "--data-dir", "here")
         assert server.last.json["token"] == "of the environment"
+
+    def test_makes_a_folder_for_its_owner_only_and_leaves_one_that_is_there(self, server, tmp_path):
+        server.says("POST", "/api/v1/agents/register", CREDENTIAL, status=201)
+        for mode in (0o700, 0o755):
+            init(server)
+            assert stat.S_IMODE((tmp_path / "here").stat().st_mode) == mode
+            (tmp_path / "here").chmod(0o755)
+
+    def test_an_agent_is_not_central(self, server):
+        server.says("GET", "/health", {"product": "pureboot-agent"})
+        assert f"What answers at {server.url} is a site's agent, not central.\n" in init(server, code=1)
 
     def test_a_certificate_that_is_not_trusted(self, monkeypatch):
         with serving(Canned(), tls=True) as server:

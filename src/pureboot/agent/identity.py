@@ -22,7 +22,7 @@ class Identity:
 def save(data_dir: Path, identity: Identity) -> Path:
     """Readable by its owner only from the first byte on; a crash leaves the old one or the new one."""
     path = _path(data_dir)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent)
     fresh = path.with_suffix(".new")
     fresh.unlink(missing_ok=True)
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -36,7 +36,7 @@ def save(data_dir: Path, identity: Identity) -> Path:
 def check_writable(data_dir: Path) -> None:
     """Raises SettingsError where `save` could not."""
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
+        _make_folder(data_dir)
         probe = data_dir / ".writable"
         probe.touch()
         probe.unlink()
@@ -60,6 +60,11 @@ def load(data_dir: Path) -> Identity:
             f"The agent's identity {path} cannot be read: {error}.",
             hint="Run `pureboot agent init` again; what the agent holds in agent.db is kept.",
         ) from None
+
+
+def _make_folder(data_dir: Path) -> None:
+    """The credential, and what the site's machines are told, are nobody else's. One that is there keeps its mode."""
+    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
 
 
 def _path(data_dir: Path) -> Path:

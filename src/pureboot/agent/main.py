@@ -349,6 +349,7 @@ async def run(settings: AgentSettings) -> None:
         loop = asyncio.get_running_loop()
 
         def told() -> None:
+            log.info("site agent %s stops, as it was told to", agent.identity.agent_id)
             agent.live.close()
             stop.set()
 

@@ -231,6 +231,7 @@ def _until_told(central: Central) -> Iterator[asyncio.Event]:
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
 
     def told() -> None:
+        log.info("central stops, as it was told to")
         central.stop_waiting()
         stop.set()
 

@@ -3,12 +3,12 @@
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pureboot.core.errors import CentralUnavailable, PureBootError, SettingsError
+from pureboot.core.errors import CentralUnavailable, Malformed, NotFound, PureBootError, SettingsError
 
 if TYPE_CHECKING:
     import ssl
@@ -107,7 +107,7 @@ def central() -> Iterator[Remote]:
     """Central as PUREBOOT_URL and PUREBOOT_TOKEN (or PUREBOOT_TOKEN_FILE) name it."""
     url = os.environ.get("PUREBOOT_URL") or DEFAULT_URL
     nobody = Nobody(f"Central cannot be reached at {shown(url)}")
-    with _remote(f"{_checked(url)}/api/v1/", nobody, _token()) as remote:
+    with _remote(f"{_checked(url)}/api/v1/", nobody, _token()) as remote, _no_agent(remote, url):
         yield remote
 
 
@@ -116,8 +116,26 @@ def anyone(url: str, ca_file: Path | None) -> Iterator[Remote]:
     """Central without a credential, for the one-time exchange of a token."""
     ca_setting = "`ca_file` of agent.toml, or PUREBOOT_AGENT__CA_FILE"
     nobody = Nobody(f"Central cannot be reached at {shown(url)}", ca_setting=ca_setting)
-    with _remote(f"{_checked(url)}/api/v1/", nobody, ca_file=ca_file) as remote:
+    with _remote(f"{_checked(url)}/api/v1/", nobody, ca_file=ca_file) as remote, _no_agent(remote, url):
         yield remote
+
+
+@contextmanager
+def _no_agent(remote: Remote, url: str) -> Iterator[None]:
+    """What an agent says in central's place is no help: it has few of its addresses."""
+    try:
+        yield
+    except PureBootError as error:
+        if error.code not in (NotFound.code, Malformed.code) or not _is_agent(remote, url):
+            raise
+        hint = "Name central in PUREBOOT_URL or --central-url; it listens on port 8000 where nothing else is set."
+        raise CentralUnavailable(f"What answers at {shown(url)} is a site's agent, not central.", hint=hint) from None
+
+
+def _is_agent(remote: Remote, url: str) -> bool:
+    with suppress(PureBootError):
+        return remote.get(f"{_checked(url)}/health").get("product") == "pureboot-agent"
+    return False
 
 
 @contextmanager
