@@ -195,6 +195,16 @@ async def test_one_backup_restored_twice_makes_two_generations(restorable: Resto
     assert post_restore(restorable.settings, known=7) == 8
 
 
+def test_where_no_central_ever_served_nothing_is_restored(tmp_path: Path) -> None:
+    settings = CentralSettings(data_dir=tmp_path)
+    with pytest.raises(SettingsError, match="There is no database"):
+        post_restore(settings)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "central.db").touch()  # as a copy of it is while its rows are in the -wal that was left behind
+    with pytest.raises(SettingsError, match="is empty"):
+        post_restore(settings)
+
+
 async def test_a_backup_of_an_older_generation_is_not_served_uncounted(restorable: Restorable) -> None:
     async with running_central(restorable.folder):
         pass

@@ -13,7 +13,7 @@ from pathlib import Path
 from fastapi import FastAPI
 from sqlalchemy import URL, Connection
 
-from pureboot.central import accounts, database_file, engines
+from pureboot.central import accounts, database_file, engines, people
 from pureboot.central.app import create_app
 from pureboot.central.bell import Bell
 from pureboot.central.browsers import SessionLife
@@ -89,9 +89,10 @@ def post_restore(settings: CentralSettings, *, known: int = 0, with_wal: bool = 
     """To be done once after the database came from a backup. Returns the new generation.
 
     `known`: the newest generation that any agent has seen, where the data folder does not remember it. `with_wal`: the
-    backup has a -wal of its own. Raises SettingsError, also while central runs.
+    backup has a -wal of its own. Raises SettingsError, also while central runs, and where no central ever served.
     """
-    folder, url = _usable(settings.data_dir), _database(settings)
+    url = _existing(settings)
+    folder = _usable(settings.data_dir)
     with _alone(folder, url):
         if (file := engines.file_of(url)) and not with_wal:
             database_file.refuse_a_wal(file)
@@ -101,7 +102,13 @@ def post_restore(settings: CentralSettings, *, known: int = 0, with_wal: bool = 
 def _begin_anew(folder: Path, url: URL, known: int) -> int:
     with Database(url, Bell(), doubted=True) as db:
         remembered = max(known, _remembered_generation(folder))
-        new = db.write_now(lambda conn: begin_anew(conn, remembered))
+
+        def begin(conn: Connection) -> int:
+            if not (accounts.admin_exists(conn) or people.anybody(conn)):
+                raise SettingsError("This database is empty: no central ever served it.", hint="Put the backup there.")
+            return begin_anew(conn, remembered)
+
+        new = db.write_now(begin)
         _remember_generation(folder, new)
         return new
 
@@ -160,6 +167,14 @@ def _database(settings: CentralSettings) -> URL:
     return engines.sqlite_file(settings.data_dir / "central.db")
 
 
+def _existing(settings: CentralSettings) -> URL:
+    """Raises SettingsError where there is no file: to make one would look as if all had gone well."""
+    url = _database(settings)
+    if (file := engines.file_of(url)) and not file.is_file():
+        raise SettingsError(f"There is no database {file}.", hint="Name central's folder with --data-dir.")
+    return url
+
+
 def _let_admin_in(db: Database, file: Path, clock: Clock) -> None:
     """The first start makes an administrator's token. The file is on disk before the database believes in it."""
 
@@ -178,10 +193,7 @@ def admin_token(settings: CentralSettings, clock: Clock | None = None) -> Path:
 
     Raises SettingsError, also while central runs and where there is no database yet.
     """
-    url = _database(settings)
-    if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
-        hint = "Name central's folder with --data-dir; the first start makes a token by itself."
-        raise SettingsError(f"There is no database {url.database}.", hint=hint)
+    url = _existing(settings)
     clock = clock or SystemClock()
     file = _usable(settings.data_dir) / TOKEN_FILE
 
@@ -190,7 +202,7 @@ def admin_token(settings: CentralSettings, clock: Clock | None = None) -> Path:
         _write_secret(file, token)
         accounts.replace_admin(conn, ADMIN, token, clock.now())
 
-    with _alone(settings.data_dir), Database(url, Bell()) as db:
+    with _alone(settings.data_dir, url), Database(url, Bell()) as db:
         db.write_now(instead)
     return file
 
