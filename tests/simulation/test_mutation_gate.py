@@ -1,4 +1,4 @@
-"""What must break when it is removed does break: PROTOCOL 9 and five rules of ours, on the real code."""
+"""What must break when it is removed does break: PROTOCOL 9 and eight rules of ours, on the real code."""
 
 from pathlib import Path
 
