@@ -300,6 +300,20 @@ async def test_a_removed_site_takes_its_alerts_and_outages_along(
     assert central.sql("SELECT id FROM site_outage") == central.sql("SELECT id FROM alert") == []
 
 
+async def test_an_alert_whose_site_is_gone_is_unknown(
+    central: RunningCentral, clock: SetClock, agent: SpeakingAgent
+) -> None:
+    """As the watch leaves one that it began while the site was removed."""
+    await beat(agent, failed_queue_items=1)
+    await look(central, clock)
+    [alert] = await alerts(central)
+    central.sql("UPDATE alert SET site_id = 'gone'")
+    refused = await central.ask("POST", f"/alerts/{alert['id']}/acknowledge", 404)
+    assert refused["error"]["code"] == "unknown_alert"
+    [left] = central.sql("SELECT acknowledged_by FROM alert")
+    assert left[0] is None
+
+
 async def test_lists_have_pages_and_old_things_are_forgotten(
     central: RunningCentral, clock: SetClock, agent: SpeakingAgent
 ) -> None:

@@ -90,12 +90,19 @@ def acknowledge(conn: Connection, id: str, person: str, now: datetime) -> Alert:
     """The first who does it is who did it. What happened ends with it; what lasts goes on. Raises NotFound."""
     row = conn.execute(locked(select(t.alert).where(t.alert.c.id == id))).first()
     if row is None:
-        raise NotFound(f"There is no alert {id[:64]!r}.", code="unknown_alert", hint="It may be old and forgotten.")
+        raise _unknown(id)
     if row.acknowledged_at is None:
         ended = row.ended_at or (now if row.kind in HAPPENED else None)
         values = {"acknowledged_by": person[:200], "acknowledged_at": now, "ended_at": ended}
         conn.execute(update(t.alert).where(t.alert.c.id == id).values(values))
-    return _view(conn.execute(_shown().where(t.alert.c.id == id)).one())
+    # The watch may have begun it while its site was removed.
+    if (shown := conn.execute(_shown().where(t.alert.c.id == id)).first()) is None:
+        raise _unknown(id)
+    return _view(shown)
+
+
+def _unknown(id: str) -> NotFound:
+    return NotFound(f"There is no alert {id[:64]!r}.", code="unknown_alert", hint="It may be old and forgotten.")
 
 
 def page(conn: Connection, status: Status, site_id: str | None, cursor: str | None, limit: int) -> ListPage[Alert]:
