@@ -11,12 +11,13 @@ from typing import Any, TypeVar
 import pytest
 from sqlalchemy import Connection
 
-from pureboot.central import nodes, people, sites, tokens
+from pureboot.central import accounts, commands, nodes, people, sites, tokens
 from pureboot.central.bodies import NodePatch, SitePatch, TokenCreate
 from pureboot.central.clock import SystemClock
 from pureboot.central.positions import begin, settle
 from pureboot.core.errors import PureBootError
 from pureboot.core.roles import Role
+from pureboot.wire.messages import AgentRegistration
 from tests.support.browser import PASSWORD, add_person, browser
 from tests.support.central import RunningCentral, SpeakingAgent, running_central
 from tests.support.postgres import Postgres
@@ -301,3 +302,17 @@ async def test_who_is_put_out_while_signing_in_is_out(central: RunningCentral, o
 
     assert await beside(central, out("kim"), sign_in) == 401
     assert central.sql("SELECT name FROM person_session") == []
+
+
+async def test_a_command_asked_for_while_a_new_agent_registers_waits_for_that(central: RunningCentral) -> None:
+    site = (await central.new_site("attic"))["id"]
+    await central.new_agent(site)
+    token = (await central.ask("POST", f"/sites/{site}/agent-token", 201))["token"]
+
+    def registers(conn: Connection) -> None:
+        accounts.register_agent(conn, AgentRegistration(token=token), NOW)
+
+    def asks(conn: Connection) -> None:
+        commands.ask(conn, site, "sync", NOW)
+
+    assert await refusal(central, registers, asks) == ""

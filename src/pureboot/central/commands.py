@@ -127,9 +127,10 @@ def view(row: Row[Any]) -> CommandView:
 
 
 def _lock_agent(conn: Connection, site_id: str) -> None:
+    """Asked twice: the row that the first waited for may be replaced now, by one that it does not see yet."""
     agents = t.agent.c
-    query = select(agents.id).where(agents.site_id == site_id, agents.replaced_at.is_(None))
-    if conn.execute(locked(query)).first() is None:
+    query = locked(select(agents.id).where(agents.site_id == site_id, agents.replaced_at.is_(None)))
+    if conn.execute(query).first() is None and conn.execute(query).first() is None:
         raise Clash("This site has no agent.", code="no_agent", hint="Register one with a token of this site.")
 
 
