@@ -11,13 +11,14 @@ from typing import Any, TypeVar
 import pytest
 from sqlalchemy import Connection
 
-from pureboot.central import accounts, commands, nodes, people, sites, tokens
+from pureboot.central import accounts, commands, content, nodes, people, sites, tokens
 from pureboot.central.bodies import NodePatch, SitePatch, TokenCreate
 from pureboot.central.clock import SystemClock
+from pureboot.central.content import Shelf, Upload
 from pureboot.central.positions import begin, settle
 from pureboot.core.errors import PureBootError
 from pureboot.core.roles import Role
-from pureboot.wire.messages import AgentRegistration
+from pureboot.wire.messages import AgentRegistration, ContentCategory, ContentDocument
 from tests.support.browser import PASSWORD, add_person, browser
 from tests.support.central import RunningCentral, SpeakingAgent, running_central
 from tests.support.postgres import Postgres
@@ -316,3 +317,23 @@ async def test_a_command_asked_for_while_a_new_agent_registers_waits_for_that(ce
         commands.ask(conn, site, "sync", NOW)
 
     assert await refusal(central, registers, asks) == ""
+
+
+@pytest.mark.parametrize(("second", "version"), [(b"other", 2), (b"one", 1)])
+async def test_of_two_files_put_at_once_under_a_new_name_each_has_its_version(
+    central: RunningCentral, second: bytes, version: int
+) -> None:
+    shelf = Shelf(central.folder / "content")
+    uploads = [await shelf.receive(pieces(words), None) for words in (b"one", second)]
+    stored: list[ContentDocument] = []
+
+    def stores(upload: Upload) -> Work:
+        return lambda conn: stored.append(content.put(conn, shelf, ContentCategory.IMAGES, "k", upload, NOW))
+
+    assert await refusal(central, *map(stores, uploads)) == ""
+    assert [(each.version, each.digest) for each in stored] == [(1, uploads[0].digest), (version, uploads[1].digest)]
+    assert (await central.ask("GET", "/content"))["items"] == [stored[1].model_dump(mode="json")]
+
+
+async def pieces(words: bytes) -> AsyncIterator[bytes]:
+    yield words

@@ -15,13 +15,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import Connection, Row, Select, func, select
 
 from pureboot.central import tables as t
 from pureboot.central.clock import new_id
 from pureboot.central.generation import first_number, generation_of
 from pureboot.central.positions import EVERYWHERE, publish
-from pureboot.central.sql import locked, page_by, upsert
+from pureboot.central.sql import insert_new, locked, page_by, upsert
 from pureboot.core.errors import Busy, Invalid, NotFound, StorageFull
 from pureboot.wire.messages import ContentCategory, ContentDocument, ListPage
 
@@ -173,16 +173,15 @@ def document(row: Row[Any]) -> ContentDocument:
 
 def find(conn: Connection, category: ContentCategory, path: str, *, lock: bool = False) -> ContentDocument:
     """Raises NotFound."""
-    row = _row(conn, category, path, lock=lock)
+    query = _of(category, path)
+    row = conn.execute(locked(query) if lock else query).first()
     if row is None or row.deleted_at is not None:
         raise NotFound(f"There is no content {category}/{path[:100]}.", code="unknown_content")
     return document(row)
 
 
-def _row(conn: Connection, category: ContentCategory, path: str, *, lock: bool) -> Row[Any] | None:
-    columns = t.content.c
-    query = select(t.content).where(columns.category == category.value, columns.path == path)
-    return conn.execute(locked(query) if lock else query).first()
+def _of(category: ContentCategory, path: str) -> Select[Any]:
+    return select(t.content).where(t.content.c.category == category.value, t.content.c.path == path)
 
 
 def put(
@@ -190,18 +189,23 @@ def put(
 ) -> ContentDocument:
     """The same file again changes nothing. The file is in its place before the row that names it commits."""
     shelf.keep(upload)
-    old = _row(conn, category, path, lock=True)
-    if old is not None and old.deleted_at is None and old.digest == upload.digest:
-        return document(old)
     row = {
         "category": category.value,
         "path": path,
         "digest": upload.digest,
         "size": upload.size,
-        "version": old.version + 1 if old else first_number(generation_of(conn)),
+        "version": first_number(generation_of(conn)),
         "updated_at": now,
         "deleted_at": None,
     }
+    # Of two that put one new name at once the second finds that of the first here, and locks it.
+    if insert_new(conn, t.content, row):
+        _tell(conn, row)
+        return ContentDocument.model_validate(row)
+    old = conn.execute(locked(_of(category, path))).one()
+    if old.deleted_at is None and old.digest == upload.digest:
+        return document(old)
+    row["version"] = old.version + 1
     _store(conn, row)
     return ContentDocument.model_validate(row)
 
@@ -215,6 +219,10 @@ def remove(conn: Connection, category: ContentCategory, path: str, now: datetime
 
 def _store(conn: Connection, row: dict[str, Any]) -> None:
     upsert(conn, t.content, [row])
+    _tell(conn, row)
+
+
+def _tell(conn: Connection, row: dict[str, Any]) -> None:
     op: Any = "delete" if row["deleted_at"] else "upsert"
     publish(conn, EVERYWHERE, "content", f"{row['category']}/{row['path']}", row["version"], op)
 

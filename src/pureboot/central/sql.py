@@ -29,6 +29,16 @@ def _upsert(dialect: str, table: Table, names: tuple[str, ...]) -> Insert:
     return statement
 
 
+def insert_new(conn: Connection, table: Table, row: Mapping[str, Any]) -> bool:
+    """Whether it is new. One of its key that somebody else is about to insert is waited for."""
+    return conn.execute(_insert_new(conn.dialect.name, table), row).rowcount == 1
+
+
+@cache
+def _insert_new(dialect: str, table: Table) -> Insert:
+    return (postgresql if dialect == "postgresql" else sqlite).insert(table).on_conflict_do_nothing()
+
+
 def one(name: str) -> BindParameter[Any]:
     """A parameter of a constant query."""
     return bindparam(name)
