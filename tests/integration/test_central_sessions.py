@@ -7,6 +7,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from pureboot.central.watch import Watch
 from tests.support.central import RunningCentral, SetClock, SpeakingAgent, running_central
 
 MAC = "52:54:00:aa:bb:01"
@@ -106,6 +107,38 @@ async def test_pushing_prolongs_the_lease(agent: SpeakingAgent, clock: SetClock)
     for _ in range(3):
         clock.advance(60)
         assert (await agent.post(fence=number)).status_code == 200
+    refused(await ask(agent, "e2"))
+
+
+@pytest.fixture
+async def set_back(central: RunningCentral, agent: SpeakingAgent, clock: SetClock) -> int:
+    """The fence of e1, which asked by a clock that was ahead; the watch goes on."""
+    clock.advance(400 * 86_400)
+    await Watch(central.db, clock).round()
+    number = await fence(agent, "e1")
+    clock.advance(-400 * 86_400)
+    await Watch(central.db, clock).round()
+    return number
+
+
+async def test_a_lease_of_a_clock_that_was_ahead_runs_out_after_that_was_set_back(
+    central: RunningCentral, agent: SpeakingAgent, clock: SetClock, set_back: int
+) -> None:
+    for _ in range(2):
+        refused(await ask(agent, "e2"))
+        clock.advance(46)
+        await Watch(central.db, clock).round()
+    assert await fence(agent, "e2") == set_back + 1
+
+
+async def test_whoever_pushes_after_it_was_set_back_keeps_its_lease(
+    central: RunningCentral, agent: SpeakingAgent, clock: SetClock, set_back: int
+) -> None:
+    clock.advance(46)
+    await Watch(central.db, clock).round()
+    assert (await agent.post(fence=set_back)).status_code == 200
+    clock.advance(46)
+    await Watch(central.db, clock).round()
     refused(await ask(agent, "e2"))
 
 

@@ -165,6 +165,10 @@ async def test_a_token_is_refused_when_it_is_wrong_old_void_or_for_another_site(
     assert await register(token=good, site="cellar") == 403
     clock.advance(24 * 3600)
     assert await register(token=good) == 403
+    # One that was made while the clock was ahead is not good for as long.
+    ahead = await token()
+    clock.advance(-25 * 3600)
+    assert await register(token=ahead) == 403
     assert await register(token=await token()) == 201
 
 

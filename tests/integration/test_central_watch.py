@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pureboot.central.alerts import reconcile
 from pureboot.central.watch import Watch
 from tests.support.central import RunningCentral, SetClock, SpeakingAgent, running_central
 
@@ -127,6 +129,99 @@ async def test_who_does_not_come_back_after_central_does_is_silent_then(
     assert (outage["began_at"], outage["ended_at"]) == (_text(last), None)
 
 
+@pytest.mark.parametrize("ahead", [3600.0, 400 * 86_400.0])
+async def test_who_was_last_heard_by_a_clock_that_was_ahead_is_silent_from_when_it_was_set_back(
+    central: RunningCentral, clock: SetClock, agent: SpeakingAgent, ahead: float
+) -> None:
+    clock.advance(ahead)
+    await look(central, clock)
+    await beat(agent)
+    clock.advance(-ahead)
+    set_back = clock.now()
+    await silence(central, clock, 120)
+    assert (await outages(central), await status(central)) == ([], "online")
+    await silence(central, clock, 200)
+    [outage] = await outages(central)
+    assert (outage["began_at"], outage["offline_at"] is None) == (_text(set_back), False)
+    [gone] = await alerts(central)
+    assert (gone["kind"], gone["severity"], await status(central)) == ("site_silent", "critical", "offline")
+    await beat(agent)
+    await look(central, clock)
+    assert [outage["ended_at"] for outage in await outages(central)] == [_text(clock.now())]
+
+
+async def test_an_outage_that_began_by_a_clock_that_was_ahead_ends_with_the_next_sign_of_life(
+    central: RunningCentral, clock: SetClock, agent: SpeakingAgent
+) -> None:
+    for back in (50.0, 3600.0):
+        await beat(agent)
+        await silence(central, clock, 200)
+        assert (await alerts(central))[0]["kind"] == "site_silent"
+        clock.advance(-back)
+        await look(central, clock)
+        await beat(agent)
+        await look(central, clock)
+        assert [alert["kind"] for alert in await alerts(central)] == ["site_returned"]
+        found = [(outage["ended_at"], outage["began_at"]) for outage in await outages(central)]
+        assert min(found)[0] == _text(clock.now())
+        assert all(began <= ended for ended, began in found)
+
+
+async def test_an_outage_that_a_clock_ahead_made_ends_when_that_is_set_back(
+    central: RunningCentral, clock: SetClock, agent: SpeakingAgent
+) -> None:
+    await look(central, clock)
+    await beat(agent)
+    last = clock.now()
+    clock.advance(400 * 86_400)
+    await look(central, clock)
+    await beat(agent)
+    clock.advance(600 - 400 * 86_400)
+    await look(central, clock)
+    [outage] = await outages(central)
+    assert (outage["began_at"], outage["ended_at"]) == (_text(last), _text(clock.now()))
+
+
+async def test_a_clock_that_is_behind_for_a_while_takes_nothing_away(
+    central: RunningCentral, clock: SetClock, agent: SpeakingAgent
+) -> None:
+    await look(central, clock)
+    await beat(agent)
+    last = clock.now()
+    clock.advance(-9000 * 86_400)
+    await silence(central, clock, 100)
+    clock.advance(9000 * 86_400)
+    await silence(central, clock, 150)
+    [outage] = await outages(central)
+    assert outage["began_at"] == _text(last)
+
+
+async def test_a_clock_that_is_ahead_for_a_while_ends_nothing_that_nobody_saw(
+    central: RunningCentral, clock: SetClock, agent: SpeakingAgent
+) -> None:
+    async def kinds() -> set[str]:
+        await silence(central, clock, 100)
+        await beat(agent)
+        return {alert["kind"] for alert in await alerts(central)}
+
+    await beat(agent)
+    await silence(central, clock, 200)
+    clock.advance(400 * 86_400)
+    assert await kinds() == {"site_silent"}
+    assert await kinds() == {"site_returned"}
+    clock.advance(-400 * 86_400)
+    set_back = clock.now()
+    assert await kinds() == {"site_returned"}
+    for hours, standing in ((23, {"site_returned"}), (25, set())):
+        later = set_back + timedelta(hours=hours)
+        await central.db.write(lambda conn, later=later: reconcile(conn, {}, set_back, later))  # type: ignore[misc]
+        assert {alert["kind"] for alert in await alerts(central)} == standing
+
+
+async def status(central: RunningCentral) -> str:
+    return str((await central.ask("GET", "/sites/attic"))["agent_status"])
+
+
 async def test_an_operator_is_told_when_a_site_goes_and_when_it_returns(
     central: RunningCentral, clock: SetClock, agent: SpeakingAgent
 ) -> None:
@@ -181,8 +276,12 @@ async def test_a_return_that_nobody_acknowledged_stands_for_a_day(
     assert len(await alerts(central)) == 1
     clock.advance(86_500)
     await look(central, clock)
-    await beat(agent)
-    assert [alert["kind"] for alert in await alerts(central) if alert["kind"] == "site_returned"] == []
+    # Nobody could see it while central was away.
+    assert len(await alerts(central)) == 1
+    for _ in range(40):
+        await silence(central, clock, 100)
+        await beat(agent)
+    assert await alerts(central) == []
 
 
 @pytest.mark.parametrize("count", [-1, 2**31])
@@ -328,9 +427,12 @@ async def test_lists_have_pages_and_old_things_are_forgotten(
     one = await central.ask("GET", "/alerts", params={"limit": 1, "status": "all"})
     two = await central.ask("GET", "/alerts", params={"limit": 1, "status": "all", "cursor": one["next_cursor"]})
     assert one["items"][0]["id"] > two["items"][0]["id"]
-    for days in (2, 400):
-        await look(central, clock)
-        clock.advance(days * 86_400)
+    await look(central, clock)
+    clock.advance(2 * 86_400)
+    for _ in range(40):
+        await silence(central, clock, 100)
+        await beat(agent)
+    clock.advance(400 * 86_400)
     await _forget(central, clock)
     assert (await outages(central), await alerts(central, status="all")) == ([], [])
 

@@ -129,6 +129,15 @@ async def test_signing_out_ends_the_session_itself(central: RunningCentral) -> N
     assert answer.status_code == 303
 
 
+async def test_a_session_that_began_by_a_clock_that_was_ahead_lasts_no_longer_for_it(
+    central: RunningCentral, clock: SetClock
+) -> None:
+    clock.advance(400 * 86_400)
+    person = await signed_in(central, "operator")
+    clock.advance(-400 * 86_400)
+    assert (await person.get("/sites")).status_code == 303
+
+
 async def test_a_session_ends_when_it_lies_idle_and_in_any_case(central: RunningCentral, clock: SetClock) -> None:
     visitor = await signed_in(central, "viewer")
     for _ in range(14):

@@ -125,7 +125,8 @@ def _spend(conn: Connection, request: AgentRegistration, now: datetime) -> str:
     tokens = t.agent_token
     query = select(tokens, t.site.c.name).join(t.site).where(tokens.c.token_hash == digest(request.token))
     row = conn.execute(query.with_for_update(of=tokens)).first()
-    if row is None or row.used_at is not None or row.expires_at <= now:
+    # One that is good for longer than any was made by a clock that was ahead; by less than that does not matter.
+    if row is None or row.used_at is not None or not now < row.expires_at <= now + 2 * TOKEN_LIFE:
         raise Forbidden(
             "This registration token is wrong, used, replaced by a newer one, or too old.",
             code="token_refused",
@@ -185,7 +186,8 @@ def status_of(beat: Beat | None, now: datetime) -> AgentStatus:
 
 
 def status_after(last_seen: datetime | None, interval: float, now: datetime) -> AgentStatus:
-    """`interval`: the seconds between two of its heartbeats."""
+    """`interval`: the seconds between two of its heartbeats. A `last_seen` that lies ahead counts as now, until the
+    watch has put it back."""
     if last_seen is None:
         return AgentStatus.UNKNOWN
     silence = (now - last_seen).total_seconds()

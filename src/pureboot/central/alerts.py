@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, Select, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, delete, func, insert, literal, or_, select, update
 
 from pureboot.central import tables as t
 from pureboot.central.bodies import Alert, AlertKind, Severity
-from pureboot.central.clock import new_id
+from pureboot.central.clock import SLACK, new_id
 from pureboot.central.sql import count, locked, tally
 from pureboot.core.errors import NotFound
 from pureboot.wire.messages import ListPage
@@ -34,6 +34,8 @@ RECORDS: tuple[AlertKind, ...] = ("sync_discarded",)
 
 # How long what happened stands, unless somebody acknowledges it.
 STANDS = timedelta(days=1)
+# And how long, at the end of it, central must have been there without a gap.
+SEEN_FOR = timedelta(hours=1)
 # What has ended is history.
 KEPT, MOST = timedelta(days=90), 100_000
 SHOWN = 100
@@ -71,8 +73,11 @@ def happened(
     conn.execute(update(t.alert).where(t.alert.c.id == standing.id).values(**values, **_UNSEEN))
 
 
-def reconcile(conn: Connection, facts: Mapping[Key, Fact], now: datetime) -> list[Key]:
-    """Makes the lasting alerts that stand those of `facts`; returns those that ended. One at a time."""
+def reconcile(conn: Connection, facts: Mapping[Key, Fact], back_at: datetime, now: datetime) -> list[Key]:
+    """Makes the lasting alerts that stand those of `facts`; returns those that ended. One at a time.
+
+    `back_at`: since when central has been there for people to see them.
+    """
     standing = {_key(row): row for row in conn.execute(_standing().where(t.alert.c.kind.in_(LASTING)))}
     for key in facts.keys() - standing.keys():
         _begin(conn, key, facts[key], {}, now)
@@ -81,9 +86,19 @@ def reconcile(conn: Connection, facts: Mapping[Key, Fact], now: datetime) -> lis
     gone = [key for key in standing if key not in facts]
     for key in gone:
         conn.execute(update(t.alert).where(t.alert.c.id == standing[key].id).values(ended_at=now))
-    over = (t.alert.c.kind.in_(list(HAPPENED)), t.alert.c.ended_at.is_(None), t.alert.c.last_at < now - STANDS)
-    conn.execute(update(t.alert).where(*over).values(ended_at=now))
+    happened = (t.alert.c.kind.in_(list(HAPPENED)), t.alert.c.ended_at.is_(None))
+    conn.execute(update(t.alert).where(*happened, _stood(back_at, now)).values(ended_at=now))
     return gone
+
+
+def _stood(back_at: datetime, now: datetime) -> ColumnElement[bool]:
+    """For as long as what happened stands. A clock that was wrong for less than `SEEN_FOR` makes nothing old; what it
+    stored of the future stands from when it was set back."""
+    last, there = t.alert.c.last_at, now - back_at
+    return or_(
+        and_(last < now - STANDS, literal(there > SEEN_FOR)),
+        and_(last > now + SLACK, literal(there > STANDS)),
+    )
 
 
 def acknowledge(conn: Connection, id: str, person: str, now: datetime) -> Alert:

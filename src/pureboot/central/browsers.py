@@ -47,12 +47,13 @@ _FIND = select(_S.token_hash, _S.used_at, _S.expires_at, t.person.c.name, t.pers
 def find(conn: Connection, token: str, life: SessionLife, now: datetime) -> Session | None:
     query = _FIND.where(_S.token_hash == digest(token), t.person.c.disabled_at.is_(None), ~_over(life, now))
     for row in conn.execute(query):
-        return Session(row.token_hash, Person(row.name, Role(row.role)), now - row.used_at >= NOTED_EVERY)
+        return Session(row.token_hash, Person(row.name, Role(row.role)), abs(now - row.used_at) >= NOTED_EVERY)
     return None
 
 
 def _over(life: SessionLife, now: datetime) -> ColumnElement[bool]:
-    return or_(_S.expires_at <= now, _S.used_at <= now - life.idle)
+    """Also one that was used by a clock that was further ahead than it may lie unused: it would not end for as long."""
+    return or_(_S.expires_at <= now, _S.used_at <= now - life.idle, _S.used_at > now + life.idle)
 
 
 def touch(conn: Connection, key: str, now: datetime) -> None:

@@ -1,6 +1,6 @@
 """Time and identity, which everything here takes as parameters."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 import uuid_utils
@@ -13,6 +13,15 @@ class Clock(Protocol):
 class SystemClock:
     def now(self) -> datetime:
         return datetime.now(UTC)
+
+
+# A request that waited for a lock has an older `now` than the one before it; two hosts' clocks agree no better.
+SLACK = timedelta(minutes=1)
+
+
+def lies_ahead(moment: datetime, now: datetime) -> bool:
+    """Nothing has happened then yet: it was stored by a clock that was ahead, or this one is behind."""
+    return moment - now > SLACK
 
 
 def new_id() -> str:

@@ -13,8 +13,8 @@ from sqlalchemy import Connection, Row, delete, func, insert, select, update
 from pureboot.central import tables as t
 from pureboot.central.accounts import DEGRADED_WITHIN, ONLINE_WITHIN
 from pureboot.central.bodies import Outage
-from pureboot.central.clock import new_id
-from pureboot.central.sql import locked
+from pureboot.central.clock import lies_ahead, new_id
+from pureboot.central.sql import locked, one, rows_of
 from pureboot.core.errors import Malformed
 from pureboot.wire.messages import AgentMetrics, ListPage
 
@@ -27,25 +27,29 @@ def notice(conn: Connection, back_at: datetime, now: datetime) -> None:
     """Opens an outage for each site whose agent has missed more than it may. `back_at`: since when central has been
     there to hear; what was missed before that is nobody's silence yet."""
     for row in _silent(conn, back_at, now):
-        _open(conn, row, now)
+        if lies_ahead(row.last_seen, now):
+            _put_back(conn, row, back_at)
+            _open(conn, row, back_at, now)
+        else:
+            _open(conn, row, row.last_seen, now)
         if _missed(row, back_at, now) > DEGRADED_WITHIN:
             _standing(conn, row.site_id, offline_at=now)
 
 
-def ended(
-    conn: Connection, agent: Row[Any], metrics: AgentMetrics, central_back_at: datetime | None, now: datetime
-) -> None:
-    """The heartbeat that ends an outage, also one so short, or so hidden by central's own, that nobody had noticed it.
-    Under the lock of the agent, whose row is as it was before."""
+def ended(conn: Connection, agent: Row[Any], metrics: AgentMetrics, central_back_at: datetime, now: datetime) -> None:
+    """The heartbeat that ends an outage, also one so short, or so hidden by central's own, that nobody had noticed it,
+    and one that is open although the clock, which was set back, tells of no silence. Under the lock of the agent, whose
+    row is as it was before."""
     silence = None if agent.last_seen is None else now - agent.last_seen
-    if silence is not None and silence <= ONLINE_WITHIN * _interval(agent):
+    if silence is not None and silence > ONLINE_WITHIN * _interval(agent):
+        _open(conn, agent, agent.last_seen, now)
+    elif silence is not None and not rows_of(conn, _OPEN, site=agent.site_id):
         return
-    if silence is not None:
-        _open(conn, agent, now)
     told = metrics.report.last_outage if metrics.report and silence is not None else None
     if told and silence is not None and timedelta(seconds=told.ended_seconds_ago) > silence:
         told = None  # it tells of one before this
-    was_away = central_back_at is not None and agent.last_seen is not None and central_back_at > agent.last_seen
+    was_away = agent.last_seen is not None and central_back_at > agent.last_seen
+    _begun_by(conn, agent.site_id, now)
     ours = t.site_outage.c
     conn.execute(
         update(t.site_outage)
@@ -58,6 +62,12 @@ def ended(
             central_back_at=central_back_at if was_away else None,
         )
     )
+
+
+def cut_short(conn: Connection, now: datetime) -> None:
+    """The clock was set back. What had begun before now, and ended by a clock that was ahead, had ended by now."""
+    ours = t.site_outage.c
+    conn.execute(update(t.site_outage).where(ours.began_at <= now, ours.ended_at > now).values(ended_at=now))
 
 
 def page(conn: Connection, site_id: str, cursor: str | None, limit: int) -> ListPage[Outage]:
@@ -127,8 +137,10 @@ def _silent(conn: Connection, back_at: datetime, now: datetime) -> list[Row[Any]
 
 
 def _missed(agent: Row[Any], back_at: datetime, now: datetime) -> float:
-    """How many heartbeats long its silence is."""
-    silence: timedelta = now - max(agent.last_seen, back_at)
+    """How many heartbeats long its silence is. What was heard by a clock that was ahead counts as heard when that was
+    set back: central has been there since then, and before it nobody knows."""
+    heard = back_at if lies_ahead(agent.last_seen, now) else max(agent.last_seen, back_at)
+    silence: timedelta = now - heard
     return silence / _interval(agent)
 
 
@@ -136,19 +148,38 @@ def _interval(agent: Row[Any]) -> timedelta:
     return timedelta(seconds=agent.interval_seconds)
 
 
-def _open(conn: Connection, agent: Row[Any], now: datetime) -> None:
+_OPEN = select(t.site_outage.c.id).where(t.site_outage.c.site_id == one("site"), t.site_outage.c.ended_at.is_(None))
+
+
+def _open(conn: Connection, agent: Row[Any], began_at: datetime, now: datetime) -> None:
     """Unless one is open."""
-    ours = t.site_outage.c
-    if conn.execute(select(ours.id).where(ours.site_id == agent.site_id, ours.ended_at.is_(None))).first():
+    if rows_of(conn, _OPEN, site=agent.site_id):
         return
     row = {
         "id": new_id(),
         "site_id": agent.site_id,
         "agent_id": agent.id,
-        "began_at": agent.last_seen,
+        "began_at": began_at,
         "noticed_at": now,
     }
     conn.execute(insert(t.site_outage), row)
+
+
+def _put_back(conn: Connection, agent: Row[Any], moment: datetime) -> None:
+    """Its last sign of life was stored by a clock that was ahead: it counts as one of `moment`, when that was set back.
+    Not before it is silent, so that a clock that is behind for a little while takes nothing that is true away."""
+    conn.execute(update(t.agent).where(t.agent.c.id == agent.id).values(last_seen=moment))
+    _begun_by(conn, agent.site_id, moment)
+
+
+def _begun_by(conn: Connection, site_id: str, moment: datetime) -> None:
+    """The outage that is open, which began in the future by a clock that was ahead."""
+    ours = t.site_outage.c
+    conn.execute(
+        update(t.site_outage)
+        .where(ours.site_id == site_id, ours.ended_at.is_(None), ours.began_at > moment)
+        .values(began_at=moment)
+    )
 
 
 def _standing(conn: Connection, site_id: str, offline_at: datetime) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select, update
 
-from pureboot.central import alerts
+from pureboot.central import alerts, watch
 from pureboot.central import tables as t
 from pureboot.central.accounts import Agent
+from pureboot.central.clock import SLACK, lies_ahead
 from pureboot.central.sql import count, locked, one, rows_of
 from pureboot.core.errors import Fenced, Unauthenticated
 from pureboot.wire.messages import SessionGrant, SessionRequest
@@ -40,8 +41,11 @@ def open_session(
 ) -> SessionGrant | Fenced:
     """A refusal is returned, not raised: what it leaves for the operator is to be stored."""
     row = lock_site(conn, agent)
-    alive = row.lease_until is not None and row.lease_until > now
-    if request.epoch != row.session_epoch and alive and row.session_epoch not in request.previous_epochs:
+    if (
+        request.epoch != row.session_epoch
+        and _is_alive(conn, row, now, lease)
+        and row.session_epoch not in request.previous_epochs
+    ):
         alarm(conn, agent, request.epoch, row, now)
         return _fenced("another copy of this agent writes for the site")
     fence = row.fence if request.epoch == row.session_epoch else row.fence + 1
@@ -59,8 +63,17 @@ def check_fence(conn: Connection, row: Row[Any], fence: int | None, now: datetim
     if fence != row.fence:
         raise _fenced(f"the fence is {row.fence}, not {fence}")
     # Not at every push: an update of the row costs as much as an item.
-    if row.lease_until is None or row.lease_until < now + lease / 2:
+    if row.lease_until is None or not now + lease / 2 <= row.lease_until <= now + lease + SLACK:
         conn.execute(update(t.agent).where(t.agent.c.id == row.id).values(lease_until=now + lease))
+
+
+def _is_alive(conn: Connection, row: Row[Any], now: datetime, lease: timedelta) -> bool:
+    """A lease that ends later than one can was given by a clock that was ahead: it holds from when that was set
+    back."""
+    if row.lease_until is None or row.lease_until <= now:
+        return False
+    given = watch.back_at(conn, now) if lies_ahead(row.lease_until, now + lease) else now
+    return given + lease > now
 
 
 def alarm_of_push(conn: Connection, agent: Agent, epoch: str, now: datetime) -> None:

@@ -1,7 +1,8 @@
 """The watch: every few seconds central looks who is silent and what stands at the sites, and keeps its alerts true.
 
 Several central processes over one database take turns: the watch's row is locked for a round. It also tells when
-central itself was away, so that no site is called silent for what central could not hear.
+central itself was away, so that no site is called silent for what central could not hear. Where the clock was set,
+forward or back, central has only just come.
 """
 
 import asyncio
@@ -10,13 +11,14 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, Row, func, select, update
 
 from pureboot.central import alerts, outages
 from pureboot.central import tables as t
 from pureboot.central.alerts import Fact, Key
-from pureboot.central.clock import Clock
+from pureboot.central.clock import Clock, lies_ahead
 from pureboot.central.db import Database
 from pureboot.central.sql import locked
 
@@ -53,23 +55,32 @@ def look(conn: Connection, now: datetime) -> None:
     outages.notice(conn, back_at, now)
     there = set(conn.execute(select(t.site.c.id)).scalars())
     facts = {key: fact for key, fact in _facts(conn) if key.site_id in there}
-    for key in alerts.reconcile(conn, facts, now):
+    for key in alerts.reconcile(conn, facts, back_at, now):
         if key.kind == "site_silent" and key.site_id in there:
             alerts.happened(conn, key.site_id, "site_returned", now)
 
 
-def back_at(conn: Connection, now: datetime) -> datetime | None:
+def back_at(conn: Connection, now: datetime) -> datetime:
     """When central came back from being away; now, if it has only just come and not looked yet."""
-    row = conn.execute(select(t.watch)).one()
-    return now if row.at is None or now - row.at > GAP else row.back_at
+    return _since(conn.execute(select(t.watch)).one(), now)
 
 
 def _turn(conn: Connection, now: datetime) -> datetime:
     """Locks the watch until the round is over. Returns since when central has been there to hear."""
     row = conn.execute(locked(select(t.watch))).one()
-    back = now if row.back_at is None or row.at is None or now - row.at > GAP else row.back_at
-    conn.execute(update(t.watch).values(at=max(now, row.at or now), back_at=back))
+    back = _since(row, now)
+    if row.at is not None and lies_ahead(row.at, now):
+        log.warning("the clock was set back: seconds=%d", (row.at - now).total_seconds())
+        outages.cut_short(conn, now)
+    conn.execute(update(t.watch).values(at=now if back == now else max(now, row.at), back_at=back))
     return back
+
+
+def _since(watch: Row[Any], now: datetime) -> datetime:
+    if watch.at is None or watch.back_at is None or now - watch.at > GAP or lies_ahead(watch.at, now):
+        return now
+    since: datetime = watch.back_at
+    return since
 
 
 def _facts(conn: Connection) -> Iterator[tuple[Key, Fact]]:
