@@ -16,6 +16,7 @@ ON_BOTH = {
     "test_central_conflicts",
     "test_central_feed",
     "test_central_generation",
+    "test_central_housekeeping",
     "test_central_nodes",
     "test_central_push",
     "test_central_push_failure",

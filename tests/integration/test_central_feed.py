@@ -206,7 +206,7 @@ KEEP = timedelta(days=30)
 
 async def compact(central: RunningCentral, clock: SetClock) -> None:
     for scope in await central.db.read(compaction.scopes):
-        await central.db.write(partial(compaction.compact, scope=scope, retention=KEEP, now=clock.now()))
+        await central.db.write(partial(compaction.compact, scope=scope, before=clock.now() - KEEP, now=clock.now()))
 
 
 async def gone(agent: SpeakingAgent, since: str) -> None:

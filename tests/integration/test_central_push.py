@@ -467,7 +467,7 @@ async def test_a_former_home_that_was_away_for_longer_than_deletions_are_told_is
         clock.advance(days * 86400)
         for scope in await central.db.read(compaction.scopes):
             await central.db.write(
-                partial(compaction.compact, scope=scope, retention=timedelta(days=30), now=clock.now())
+                partial(compaction.compact, scope=scope, before=clock.now() - timedelta(days=30), now=clock.now())
             )
     retired = careful.step("n1", "discovered", "retired", base=1, body={"triggered_by": "node"})
     answer = await careful.push(careful.event("n1", "boot_started"), retired)

@@ -8,6 +8,7 @@ from alembic import command
 from alembic.config import Config
 
 from pureboot.central import engines, migrations
+from pureboot.central import tables as t
 from pureboot.central.alerts import notices
 from tests.support.central import running_central
 
@@ -50,3 +51,11 @@ async def test_notices_become_alerts_and_nothing_of_them_is_lost(tmp_path: Path)
             "sync_discarded": ("of-sync_discarded", 3),
         }
         assert (found["fenced"].ended_at, found["sync_discarded"].ended_at is None) == (None, False)
+
+
+async def test_housekeeping_goes_on_from_when_central_was_there_last(tmp_path: Path) -> None:
+    last = datetime(2026, 1, 28, 12, tzinfo=UTC)
+    with upgrade_to(engines.sqlite_file(tmp_path / "central.db"), "0006").begin() as conn:
+        conn.execute(sa.text("UPDATE watch SET at = :last"), {"last": last})
+    async with running_central(tmp_path) as central:
+        assert await central.db.read(lambda conn: conn.execute(sa.select(t.meta.c.kept_house_at)).scalar()) == last

@@ -165,7 +165,7 @@ class Central:
     def forget_tombstones(self) -> None:
         now = self.clock.now()
         for scope in self.do(scopes):
-            self.do(partial(compact, scope=scope, retention=TOMBSTONES_FOR, now=now))
+            self.do(partial(compact, scope=scope, before=now - TOMBSTONES_FOR, now=now))
 
     # Backups
 

@@ -29,11 +29,20 @@ class SetClock:
 
     def __init__(self, now: datetime = datetime(2026, 1, 28, 12, tzinfo=UTC)) -> None:
         self._now = now
+        self._running = 0.0
 
     def now(self) -> datetime:
         return self._now
 
+    def running(self) -> float:
+        return self._running
+
     def advance(self, seconds: float) -> None:
+        self.step(seconds)
+        self._running += seconds
+
+    def step(self, seconds: float) -> None:
+        """It is set: no time passes."""
         self._now += timedelta(seconds=seconds)
 
 
@@ -116,7 +125,7 @@ class RunningCentral:
 
 @cache
 def _migrated() -> bytes:
-    """An empty database at the newest schema: made once, for most of a first start is its six migrations."""
+    """An empty database at the newest schema: made once, for most of a first start is its migrations."""
     with TemporaryDirectory() as folder:
         file = Path(folder) / "central.db"
         Database(engines.sqlite_file(file), Bell()).close()

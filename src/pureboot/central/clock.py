@@ -1,5 +1,6 @@
 """Time and identity, which everything here takes as parameters."""
 
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -7,12 +8,19 @@ import uuid_utils
 
 
 class Clock(Protocol):
+    """`now` may be set, forward or back; `running` counts the seconds of this run, whatever is done to the other."""
+
     def now(self) -> datetime: ...
+
+    def running(self) -> float: ...
 
 
 class SystemClock:
     def now(self) -> datetime:
         return datetime.now(UTC)
+
+    def running(self) -> float:
+        return time.monotonic()
 
 
 # A request that waited for a lock has an older `now` than the one before it; two hosts' clocks agree no better.

@@ -4,7 +4,7 @@ The feed's rows carry no time. So each round notes where every scope's feed ends
 enough is old enough.
 """
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
@@ -17,14 +17,14 @@ def scopes(conn: Connection) -> list[str]:
     return list(conn.execute(select(t.site_pos.c.site).order_by(t.site_pos.c.site)).scalars())
 
 
-def compact(conn: Connection, scope: str, retention: timedelta, now: datetime) -> None:
-    """Forgets what was deleted there more than `retention` ago (later by the time between two rounds). Whoever has news
-    for the scope waits meanwhile, so each has a transaction of its own."""
+def compact(conn: Connection, scope: str, before: datetime, now: datetime) -> None:
+    """Forgets what was deleted there before then (later by the time between two rounds). Whoever has news for the scope
+    waits meanwhile, so each has a transaction of its own."""
     # Whoever publishes takes this row last of all locks, and we take no other.
     end = conn.execute(locked(select(t.site_pos).where(t.site_pos.c.site == scope))).first()
     if end is None:
         return  # the site was removed meanwhile
-    if (old := _noted(conn, scope, now - retention)) is not None:
+    if (old := _noted(conn, scope, before)) is not None:
         _forget(conn, scope, end.floor, old)
     marks = t.feed_mark.c
     if conn.execute(select(marks.pos).where(marks.site == scope, marks.pos == end.pos)).first() is None:

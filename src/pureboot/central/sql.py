@@ -36,7 +36,9 @@ def insert_new(conn: Connection, table: Table, row: Mapping[str, Any]) -> bool:
 
 @cache
 def _insert_new(dialect: str, table: Table) -> Insert:
-    return (postgresql if dialect == "postgresql" else sqlite).insert(table).on_conflict_do_nothing()
+    insert = (postgresql if dialect == "postgresql" else sqlite).insert(table)
+    statement: Insert = insert.on_conflict_do_nothing()
+    return statement
 
 
 def one(name: str) -> BindParameter[Any]:

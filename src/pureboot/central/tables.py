@@ -57,8 +57,15 @@ def _times() -> list[Column[Any]]:
     return [Column("created_at", Moment, nullable=False), Column("updated_at", Moment, nullable=False)]
 
 
-# One row: which life of this database this is. A restore from backup begins a new one.
-meta = Table("meta", metadata, Column("id", Integer, primary_key=True), Column("generation", Integer, nullable=False))
+# One row: which life of this database this is (a restore from backup begins a new one), and up to when housekeeping has
+# come: it goes by no other clock.
+meta = Table(
+    "meta",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("generation", Integer, nullable=False),
+    Column("kept_house_at", Moment),
+)
 
 site = Table(
     "site",
