@@ -333,6 +333,7 @@ async def test_of_two_files_put_at_once_under_a_new_name_each_has_its_version(
     assert await refusal(central, *map(stores, uploads)) == ""
     assert [(each.version, each.digest) for each in stored] == [(1, uploads[0].digest), (version, uploads[1].digest)]
     assert (await central.ask("GET", "/content"))["items"] == [stored[1].model_dump(mode="json")]
+    assert [tuple(row) for row in central.sql("SELECT id, version FROM feed")] == [("images/k", version)]
 
 
 async def pieces(words: bytes) -> AsyncIterator[bytes]:

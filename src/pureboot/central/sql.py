@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import BindParameter, ColumnElement, Connection, Insert, Row, Select, Table, bindparam, func, select
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql.dml import ReturningInsert
 
 from pureboot.core.errors import Malformed
 
@@ -31,13 +32,14 @@ def _upsert(dialect: str, table: Table, names: tuple[str, ...]) -> Insert:
 
 def insert_new(conn: Connection, table: Table, row: Mapping[str, Any]) -> bool:
     """Whether it is new. One of its key that somebody else is about to insert is waited for."""
-    return conn.execute(_insert_new(conn.dialect.name, table), row).rowcount == 1
+    return conn.execute(_insert_new(conn.dialect.name, table), row).first() is not None
 
 
 @cache
-def _insert_new(dialect: str, table: Table) -> Insert:
+def _insert_new(dialect: str, table: Table) -> ReturningInsert[Any]:
     insert = (postgresql if dialect == "postgresql" else sqlite).insert(table)
-    statement: Insert = insert.on_conflict_do_nothing()
+    # Not by the count of its rows, which is not told of an insert on PostgreSQL.
+    statement: ReturningInsert[Any] = insert.on_conflict_do_nothing().returning(*table.primary_key)
     return statement
 
 
