@@ -1,13 +1,14 @@
 """Where a site's change meets what central did meanwhile, and how it is settled (PROTOCOL 5)."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from pureboot.core.reconcile import Resolution
 from pureboot.wire.messages import ConflictDocument, PushAnswer
-from tests.support.central import RunningCentral, SpeakingAgent
+from tests.support.central import RunningCentral, SetClock, SpeakingAgent
 
 MAC = "52:54:00:aa:bb:01"
 
@@ -97,6 +98,16 @@ async def test_a_chain_of_several_pushes_is_one_conflict(central: RunningCentral
     await agent.push(agent.step("n1", "installed", "active", 1, conflict_id=conflict_id))
     [row] = await conflicts(central, agent)
     assert (row["id"], len(row["local_chain"]), row["local_state"]) == (conflict_id, 3, "active")
+
+
+async def test_a_conflict_is_as_young_as_the_last_item_of_its_chain(
+    central: RunningCentral, agent: SpeakingAgent, clock: SetClock
+) -> None:
+    item = await diverged(central, agent) | {"age_ms": 120_000}
+    done = agent.step("n1", "installing", "installed", 1, after=item["id"], age_ms=60_000)
+    for age, pushed in ((120, item), (60, done)):
+        [conflict] = (await agent.push(pushed)).conflicts
+        assert conflict.local_updated_at == clock.now() - timedelta(seconds=age)
 
 
 async def test_one_node_has_one_open_conflict(central: RunningCentral, agent: SpeakingAgent) -> None:

@@ -379,6 +379,26 @@ async def test_what_a_site_may_not_decide_is_rejected(
     assert (await look(central, agent, conflict["id"]))["status"] == "pending"
 
 
+async def test_a_site_may_not_keep_a_chain_of_which_one_edge_is_for_people_at_central(
+    central: RunningCentral, agent: SpeakingAgent
+) -> None:
+    """What the site's policy could keep of it makes no difference."""
+    await central.ask("PATCH", f"/sites/{agent.site_id}", json={"autonomy_level": "full"})
+    await agent.push(agent.registration("n1", MAC.format(1)))
+    body = {"state": "installed", "force": True, "comment": "by hand"}
+    rev = (await central.ask("PATCH", "/nodes/n1/state", json=body))["state_rev"]
+    await central.ask("PATCH", "/nodes/n1/state", json=body | {"state": "cloning_target"})
+    up = agent.step("n1", "installed", "active", base=rev, autonomy="full")
+    again = agent.step("n1", "active", "reprovision", after=up["id"], autonomy="full", body={"triggered_by": "admin"})
+    answer = await agent.push(up, again)
+    assert [result.outcome.value for result in answer.results] == ["conflict", "conflict"]
+    conflict = await look(central, agent, str(answer.results[0].conflict_id))
+    assert len(conflict["chain"]) == 2
+    result = (await agent.push(decision(agent, conflict, "keep_local", autonomy="full"))).results[0]
+    assert str(result.reason).startswith("forbidden: To keep the site's word")
+    assert (await look(central, agent, conflict["id"]))["status"] == "pending"
+
+
 async def test_a_site_decides_only_its_own_conflicts(central: RunningCentral, agent: SpeakingAgent) -> None:
     conflict = await disputed(central, agent)
     other = await central.speaking_agent((await central.new_site("loft"))["id"])
@@ -441,6 +461,19 @@ async def test_what_central_did_after_its_decision_is_not_overruled(
     base = (await central.ask("PATCH", "/nodes/n1/state", json=body))["state_rev"]
     done = agent.step("n1", "installing", "installed", 1, base=base, conflict_id=conflict["id"])
     assert [result.outcome for result in (await agent.push(done)).results] == ["conflict"]
+
+
+@pytest.mark.parametrize("state", ["pending", "active"])
+async def test_what_follows_a_rejected_item_is_still_made_on_what_that_one_was_made_on(
+    central: RunningCentral, agent: SpeakingAgent, state: str
+) -> None:
+    """An administrator has moved the node since: wherever it is now, the site did not know."""
+    await agent.push(agent.registration("n1", MAC.format(1)))
+    await central.ask("PATCH", "/nodes/n1/state", json={"state": state, "force": True, "comment": "meanwhile"})
+    forbidden = agent.step("n1", "discovered", "pending", base=1, body={"triggered_by": "admin"})
+    begun = agent.step("n1", "pending", "installing", 1, after=forbidden["id"])
+    assert [result.outcome.value for result in (await agent.push(forbidden, begun)).results] == ["rejected", "conflict"]
+    assert (await stage_of(central))[0] == state
 
 
 @pytest.mark.parametrize(("resolution", "outcome"), [("keep_local", "applied"), ("keep_central", "conflict")])

@@ -140,6 +140,23 @@ async def test_state_mismatch_where_the_site_was_certainly_later(
         assert (last["actor"], last["forced"], last["item_id"]) == (f"strategy {strategy}", True, answer.results[0].id)
 
 
+async def test_state_mismatch_is_as_old_as_centrals_move_whatever_was_edited_since(
+    central: RunningCentral, agent: SpeakingAgent, clock: SetClock, strategy: str
+) -> None:
+    rev = await approved(central, agent)
+    await force(central, "discovered")
+    clock.advance(600)
+    await central.ask("PATCH", "/nodes/n1", json={"hostname": "rack7"})
+    await agent.push(agent.step("n1", "pending", "installing", 1, base=rev, age_ms=60_000, u_ms=1000))
+    resolution = {
+        "central_wins": "keep_central",
+        "last_write": "keep_local",
+        "site_wins": "keep_local",
+        "manual": None,
+    }[strategy]
+    assert await the_conflict(central) == ("state_mismatch", resolution)
+
+
 @pytest.mark.parametrize(("age", "uncertainty"), [(900_000, 0), (590_000, 20_000)], ids=["earlier", "in doubt"])
 async def test_state_mismatch_where_the_site_was_not_certainly_later(
     central: RunningCentral, agent: SpeakingAgent, clock: SetClock, strategy: str, age: int, uncertainty: int
