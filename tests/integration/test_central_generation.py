@@ -15,6 +15,7 @@ from pureboot.core.errors import SettingsError
 from pureboot.wire.messages import AgentCredential
 from tests.support.agent import init, running_agent
 from tests.support.central import RunningCentral, SpeakingAgent, running_central
+from tests.support.machines import kernel_workflow
 
 MAC, OTHER_MAC = "52:54:00:aa:bb:01", "52:54:00:aa:bb:02"
 
@@ -327,14 +328,46 @@ async def test_it_refuses_while_central_runs_with_another_folder(restorable: Res
         assert (await central.anybody.get("/health")).json()["generation"] == 1
 
 
+NUMBERS = [
+    "site.version",
+    "workflow.version",
+    "content.version",
+    "node.version",
+    "node.state_rev",
+    "sync_conflict.version",
+    "sync_conflict.expected_rev",
+    "sync_receipt.expected_rev",
+    "sync_receipt.result_version",
+    "site_pos.pos",
+    "feed.pos",
+    "feed.version",
+    "agent.fence",
+]
+
+
+def numbers(central: RunningCentral) -> dict[str, list[int]]:
+    """Of each column of versions, revisions, positions and fences what it holds, which is something."""
+    found = {}
+    for name in NUMBERS:
+        table, column = name.split(".")
+        rows = central.sql(f"SELECT {column} FROM {table} WHERE {column} IS NOT NULL ORDER BY 1")
+        found[name] = [row[0] for row in rows]
+        assert found[name], name
+    return found
+
+
 async def test_every_number_moves_and_nothing_else(central: RunningCentral, tmp_path: Path, database: str) -> None:
     """On both databases; on PostgreSQL central may run elsewhere, which is seen in the database."""
     agent = await central.speaking_agent((await central.new_site("attic", conflict_resolution="manual"))["id"])
     await agent.push(agent.registration("n1", MAC))
     rev = (await central.ask("PATCH", "/nodes/n1/state", json={"state": "pending"}))["state_rev"]
     await central.ask("PATCH", "/nodes/n1/state", json={"state": "active", "force": True, "comment": "by hand"})
-    await agent.push(agent.step("n1", "pending", "installing", 1, base=rev))
-    before = central.everything_stored()
+    disputed = (await agent.push(agent.step("n1", "pending", "installing", 1, base=rev))).results[0].conflict_id
+    await central.ask("POST", f"/sites/attic/conflicts/{disputed}/resolve", json={"resolution": "keep_local"})
+    session = {"agent_id": agent.id, "epoch": "e1", "previous_epochs": []}
+    assert (await agent.client.post("/api/v1/sync/session", json=session)).status_code == 200
+    await kernel_workflow(central)
+    before, were = central.everything_stored(), numbers(central)
     central.db.close()
     for folder in ("elsewhere", "restored"):
         (tmp_path / folder).mkdir()
@@ -350,12 +383,7 @@ async def test_every_number_moves_and_nothing_else(central: RunningCentral, tmp_
     async with running_central(tmp_path / "restored", database_url=settings.database_url) as again:
         after = again.everything_stored()
         assert len(after) == len(before)
-        [node] = again.sql("SELECT version, state_rev FROM node")
-        assert tuple(node) == (10**12 + 3, 10**12 + 3)
-        [feed] = again.sql(
-            "SELECT min(pos) AS low, max(pos) AS high, min(version) AS version FROM feed WHERE site <> '*'"
-        )
-        assert (feed.low > 10**12, feed.version > 10**12) == (True, True)
+        assert numbers(again) == {name: [10**12 + number for number in there] for name, there in were.items()}
         for row in again.sql("SELECT pos, floor FROM site_pos"):
             assert row.pos >= row.floor == 10**12
 

@@ -90,6 +90,12 @@ async def test_a_machine_known_here_under_another_id_is_one_node_with_all_its_ma
     assert (node["id"], node["mac_addresses"], node["facts"]) == ("n1", [MAC, OTHER_MAC], {"model": "M"})
 
 
+async def test_what_a_machine_says_of_itself_last_holds(central: RunningCentral, agent: SpeakingAgent) -> None:
+    await agent.push(agent.registration("n1", MAC, facts={"ip_address": "10.0.0.7", "vendor": "QEMU"}))
+    await agent.push(agent.registration("n1", MAC, facts={"ip_address": "10.0.0.9"}))
+    assert (await central.ask("GET", "/nodes/n1"))["facts"] == {"ip_address": "10.0.0.9", "vendor": "QEMU"}
+
+
 async def test_items_under_an_alias_reach_the_one_node(central: RunningCentral, agent: SpeakingAgent) -> None:
     await registered(agent)
     first = agent.registration("n9", MAC)
@@ -331,6 +337,16 @@ async def test_a_boot_tells_when_the_node_was_seen_and_is_no_news(
     assert node["last_seen"] == (clock.now() - timedelta(seconds=10)).isoformat().replace("+00:00", "Z")
     assert node["version"] == 1
     assert (await agent.changes(since)).items == []
+
+
+async def test_what_arrives_late_makes_no_node_seen_earlier(
+    central: RunningCentral, agent: SpeakingAgent, clock: SetClock
+) -> None:
+    await registered(agent)
+    clock.advance(3600)
+    await agent.push(agent.event("n1", "boot_started"))
+    await agent.push(agent.event("n1", "heartbeat", age_ms=600_000))
+    assert (await central.ask("GET", "/nodes/n1"))["last_seen"] == clock.now().isoformat().replace("+00:00", "Z")
 
 
 # Again, and what cannot be

@@ -51,6 +51,21 @@ async def test_the_bad_item_waits_with_what_follows_it_in_its_lane(
     assert [event["event"] for event in (await central.ask("GET", "/nodes/n2/events"))["items"]] == ["other"]
 
 
+async def test_of_a_node_that_several_items_moved_the_answer_tells_the_last_state(
+    central: RunningCentral, agent: SpeakingAgent
+) -> None:
+    """Also where it was put together from the answers to its parts."""
+    await two_nodes(agent)
+    rev = (await central.ask("PATCH", "/nodes/n1/state", json={"state": "pending"}))["state_rev"]
+    begun = agent.step("n1", "pending", "installing", 1, base=rev)
+    done = agent.step("n1", "installing", "installed", 1, after=begun["id"])
+    bad = agent.event("n1", "bad")
+    poison(central, bad)
+    answer = await agent.push(begun, done, bad)
+    assert outcomes(answer) == ["applied", "applied", "retry_later"]
+    assert [(node.id, node.state) for node in answer.nodes] == [("n1", "installed")]
+
+
 async def test_a_push_that_fails_leaves_nothing_of_itself(central: RunningCentral, agent: SpeakingAgent) -> None:
     await two_nodes(agent)
     bad = agent.event("n1", "bad")
