@@ -161,6 +161,13 @@ async def test_a_pending_conflict_keeps_the_local_state_beside_the_base(parts: P
     assert (conflict.id, conflict.local_state, conflict.central_state) == ("c1", "active", "reprovision")
 
 
+async def test_the_end_of_an_older_conflict_leaves_the_newer_one_open(parts: Parts) -> None:
+    await parts.knows(state=S.ACTIVE)
+    await parts.hears(conflict_document("c2", "n1"))
+    await parts.hears(conflict_document("c1", "n1", status="resolved", resolved=True, resolution="keep_central"))
+    assert (parts.node().conflict_id, parts.conflicts.pending_count) == ("c2", 1)
+
+
 @pytest.mark.parametrize("first", ["answer", "feed"])
 async def test_what_the_feed_tells_of_the_node_before_its_conflict_is_known_takes_nothing_from_the_site(
     parts: Parts, first: str
@@ -773,6 +780,14 @@ async def test_versions_of_another_generation_are_not_compared(parts: Parts) -> 
     assert (parts.node().base_version, parts.node().base_generation, parts.node().state) == (3, 2, S.INSTALLED)
 
 
+async def test_what_a_restored_central_does_not_know_is_gone_after_the_pass(parts: Parts) -> None:
+    await parts.knows("n1", MAC)
+    await parts.knows("n2", OTHER_MAC)
+    await parts.mirror.begin_generation(2)
+    await parts.reads(page(node_item("n2", OTHER_MAC), next="3.0", generation=2))
+    assert [node.node_id for node in parts.cache.nodes()] == ["n2"]
+
+
 async def test_a_page_of_another_generation_is_not_stored(parts: Parts) -> None:
     await parts.knows("n1", MAC)
     assert not await parts.reads(page(node_item("n2", OTHER_MAC), next="9.0", generation=2))
@@ -796,6 +811,18 @@ async def test_what_was_sent_waits_again_in_its_place_and_what_was_given_up_does
     assert sent(parts) == [(given_up, "discarded")]
     (replayed, *_) = offered(parts)
     assert (replayed.base, replayed.age_ms) == (Base(generation=1, state_rev=1), 0)
+
+
+async def test_what_was_sent_under_an_older_name_of_its_node_goes_out_in_the_lane_of_the_new_one(
+    parts: Parts,
+) -> None:
+    local = (await parts.journal.register(HERE, facts={})).node.node_id
+    await settle(parts, answer(said(Outcome.APPLIED, offered(parts)[0].id, canonical_id=local)))
+    await parts.knows("n1", MAC)
+    event = str((await parts.journal.record("n1", NodeEvent("n1", "e"))).queue_id)
+    await parts.mirror.begin_generation(2)
+    assert [(item.item_type, item.lane) for item in offered(parts)] == [("registration", "n1"), ("event", "n1")]
+    assert offered(parts)[1].id == event
 
 
 async def test_a_generation_and_what_it_brings_back_are_one_step(parts: Parts, tmp_path: Path) -> None:

@@ -166,6 +166,20 @@ async def test_what_is_known_of_a_node_moves_with_its_name(cache: NodeStateCache
     assert await cache.database.store.write(lambda tx: cache.facts(tx, "n1")) == {"vendor": "QEMU"}
 
 
+async def test_of_two_nodes_that_are_one_the_facts_under_centrals_name_hold(cache: NodeStateCache) -> None:
+    known = {"local": {"vendor": "old", "model": "R650"}, "n1": {"vendor": "QEMU", "serial_number": "S1"}}
+    for (node_id, facts), mac in zip(known.items(), (MAC, OTHER_MAC), strict=True):
+        await cache.cache_node(a_node(node_id, mac))
+        await cache.database.store.write(partial(set_facts, cache, node_id, facts))
+    await cache.database.store.write(lambda tx: cache.rename(tx, "local", "n1"))
+    facts = await cache.database.store.write(lambda tx: cache.facts(tx, "n1"))
+    assert facts == {"vendor": "QEMU", "model": "R650", "serial_number": "S1"}
+
+
+def set_facts(cache: NodeStateCache, node_id: str, facts: dict[str, str], tx: Transaction) -> None:
+    cache.set_facts(tx, node_id, facts)
+
+
 async def test_two_nodes_that_are_one_unite_their_macs(cache: NodeStateCache, path: Path) -> None:
     await cache.cache_node(a_node("n1", MAC, NodeState.INSTALLED))
     await cache.cache_node(a_node("local", OTHER_MAC, NodeState.DISCOVERED))

@@ -463,6 +463,30 @@ async def test_a_life_that_never_heard_that_it_was_let_in_is_named_by_the_next(
     assert central.effects == ids
 
 
+async def test_an_agent_that_was_killed_twice_while_it_asked_names_both_lives(
+    parts: Parts, central: FakeCentral, tmp_path: Path
+) -> None:
+    """The first of them may be the one that was let in."""
+    await both_know(parts, central)
+    parts.database.close()
+    central.session = "hangs"
+    lives = []
+    for _ in range(2):
+        with opened(tmp_path / "agent.db", parts.clock) as life:
+            async with linked(life, central, patience=0.05) as link:
+                await link.connectivity.check_connectivity()
+                await link.processor.process_queue()
+            lives.append(life.queue.epoch)
+    central.fenced, central.session = lives[0], "well"
+    with opened(tmp_path / "agent.db", parts.clock) as third:
+        ids = await says(third, 1)
+        async with linked(third, central) as link:
+            await link.connectivity.check_connectivity()
+            await link.processor.process_queue()
+    assert central.sessions[-1].previous_epochs == lives[::-1]
+    assert central.effects == ids
+
+
 async def test_a_lease_is_asked_for_again_before_it_runs_out(parts: Parts, central: FakeCentral) -> None:
     await both_know(parts, central)
     async with linked(parts, central) as link:
@@ -569,6 +593,25 @@ async def test_an_item_that_vanished_leaves_a_gap(parts: Parts, central: FakeCen
         await link.processor.process_queue()
     (account,) = central.accounts[0]
     assert accounts.gap(account) == 1
+
+
+async def test_a_gap_is_told_however_many_lives_came_after_it(parts: Parts, central: FakeCentral) -> None:
+    await both_know(parts, central)
+    ids = await says(parts, 2)
+    await parts.database.store.write(lambda tx: tx.execute("DELETE FROM sync_queue WHERE id = ?", [ids[1]]))
+    for number in range(accounts.MOST + 1):
+        await parts.database.store.write(partial(lives_and_dies, f"later{number}"))
+    await parts.database.store.write(accounts.forget)
+    async with linked(parts, central) as link:
+        await link.connectivity.check_connectivity()
+        await link.processor.process_queue()
+    told = {account.epoch: accounts.gap(account) for account in central.accounts[0]}
+    assert len(told) == accounts.MOST
+    assert {epoch: gap for epoch, gap in told.items() if gap} == {parts.queue.epoch: 1}
+
+
+def lives_and_dies(epoch: str, tx: Transaction) -> None:
+    accounts.begin(tx, epoch)
 
 
 async def test_accounts_go_once_a_minute(parts: Parts, central: FakeCentral) -> None:
