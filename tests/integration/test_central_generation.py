@@ -109,6 +109,24 @@ async def test_what_was_lost_with_the_backup_comes_back_from_the_agents(restorab
         assert (await agent.changes(page.next)).items == []
 
 
+async def test_nobody_holds_the_right_to_write_of_before_the_restore(restorable: Restorable) -> None:
+    """Whoever asks first has it, and what pushes by the old one is no copy."""
+    session = {"epoch": "e1", "previous_epochs": []}
+    async with running_central(restorable.folder) as central:
+        agent = await central.speaking_agent((await central.new_site("attic"))["id"])
+        session["agent_id"] = agent.id
+        assert (await agent.client.post("/api/v1/sync/session", json=session)).status_code == 200
+    restorable.back_up()
+    generation = restorable.restore()
+    async with running_central(restorable.folder) as central:
+        agent = outlive(agent, central, generation)
+        assert (await agent.post(fence=1)).json()["error"]["code"] == "fenced"
+        answer = await agent.client.post("/api/v1/sync/session", json=session | {"epoch": "e2"})
+        assert answer.status_code == 200, answer.text
+        assert (await central.ask("GET", "/sites/attic/health"))["notices"] == []
+        assert (await agent.post(fence=answer.json()["fence"])).status_code == 200
+
+
 async def test_a_chain_goes_on_across_the_restore(restorable: Restorable) -> None:
     async with running_central(restorable.folder) as central:
         agent = await central.speaking_agent((await central.new_site("attic"))["id"])

@@ -1,13 +1,16 @@
 """The boot service over the offline generator: the same path online and offline (user's contract, task 6)."""
 
 import asyncio
+import os
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import httpx2
 import pytest
 
+from pureboot.agent.clock import Stamp, SystemClock
 from tests.support.agent import RunningAgent, init, running_agent
 from tests.support.central import RunningCentral
 from tests.support.machines import MAC, Machine, approve, import_node, kernel_workflow
@@ -111,6 +114,29 @@ async def test_content_that_is_missing_keeps_an_offline_install_from_starting(
     assert LOCAL_DISK in script
 
 
+@pytest.mark.parametrize("change", ["overwritten", "rotten"])
+async def test_content_that_is_no_longer_what_was_verified_is_not_installed_from_and_not_served(
+    central: RunningCentral, site: RunningAgent, change: str
+) -> None:
+    await kernel_workflow(central)
+    await import_node(central, MAC, state="discovered")
+    await approve(central, MAC, "debian")
+    await site.synced()
+    await site.cut()
+    kernel = next(file for file in site.agent.content_cache.files() if file.name == "images/debian/linux")
+    before = kernel.path.stat()
+    kernel.path.write_bytes(kernel.path.read_bytes().swapcase())
+    if change == "rotten":  # which only reading it again finds
+        os.utime(kernel.path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        site.agent.verifier.begin_round()
+        while await site.agent.verifier.verify_next():
+            pass
+    script = await site.script(MAC)
+    assert "content is missing here: images/debian/linux" in script
+    assert LOCAL_DISK in script
+    assert (await site.machine.get("/files/images/debian/linux")).status_code == 503
+
+
 async def test_an_approval_older_than_the_limit_does_not_install_offline(
     central: RunningCentral, site: RunningAgent
 ) -> None:
@@ -193,19 +219,27 @@ async def test_an_approval_withdrawn_during_an_outage_installs_nothing_before_th
         assert "# Cached State: active" in await site.script(MAC)
 
 
+class HoursLater(SystemClock):
+    """As this host's, three hours on."""
+
+    def stamp(self) -> Stamp:
+        now = super().stamp()
+        return replace(now, wall=now.wall + 3 * 3600, boottime=now.boottime + 3 * 3600)
+
+
 async def test_a_feed_that_cannot_be_read_is_a_problem_until_it_is(central: RunningCentral, tmp_path: Path) -> None:
     await central.new_site("attic")
     await init(central, "attic", tmp_path / "agent")
     line = FeedWithheld(central.transport())
-    async with running_agent(tmp_path / "agent", Wan(line), stale_after=0.2, queue_retry_delay=60) as site:
+    async with running_agent(tmp_path / "agent", Wan(line), stale_after=300, queue_retry_delay=60) as site:
         await site.synced()
         assert (await site.health())["problems"] == []
         line.withheld = True
         await import_node(central, MAC, state="active")
-        await asyncio.sleep(0.3)
         await site.until(lambda: site.agent.sync.stumble == "Later.", "told why")
+        site.agent.site.clock = HoursLater()
         health = await site.health()
-        problem = "Central answers, but its feed has not been read to its end for 0.0 h: Later."
+        problem = "Central answers, but its feed has not been read to its end for 3.0 h: Later."
         assert (health["status"], health["problems"]) == ("degraded", [problem])
         assert problem in (await site.person.get("/")).text
         line.withheld = False
@@ -315,6 +349,48 @@ async def test_the_local_boot_method_travels_from_central_to_the_machine(
         assert (await site.machine.request(method, f"/boot/{MAC}")).status_code == 404
     entry = await site.machine.get("/boot.ipxe")
     assert (entry.status_code, entry.text[:7]) == (200, "#!ipxe\n")
+
+
+@pytest.mark.parametrize("state", ["up", "down"])
+async def test_a_boot_address_answers_200_with_a_script_or_not_with_200(
+    central: RunningCentral, site: RunningAgent, state: str
+) -> None:
+    """Firmware runs whatever it gets."""
+    await kernel_workflow(central)
+    for mac, its in ((MAC, "active"), (OTHER_MAC, "discovered")):
+        await import_node(central, mac, state=its)
+    await approve(central, OTHER_MAC, "debian")
+    quiet = await import_node(central, "52:54:00:aa:bb:03", state="active")
+    await central.ask("PATCH", f"/nodes/{quiet['id']}", json={"local_boot": "http-404"})
+    await site.synced()
+    if state == "down":
+        await site.cut()
+    macs = [
+        MAC,
+        OTHER_MAC,
+        OTHER_MAC,
+        "52:54:00:aa:bb:03",
+        "52:54:00:00:00:09",
+        "525400AABB01",
+        "nobody",
+        "%00",
+        "",
+        "%2e%2e",
+    ]
+    paths = [prefix + mac for mac in macs for prefix in ("/boot/", "/api/v1/boot?mac=")]
+    codes = []
+    for path in (
+        "/boot.ipxe",
+        "/api/v1/boot",
+        "/boot",
+        f"/boot/{MAC}/",
+        f"/boot/{MAC}?product=%ff%00{'x' * 5000}",
+        *paths,
+    ):
+        answer = await site.machine.get(path)
+        assert answer.status_code != 200 or answer.text.startswith("#!ipxe\n"), path
+        codes.append(answer.status_code)
+    assert {200, 400, 404} <= set(codes)
 
 
 async def test_what_goes_wrong_is_a_script_by_the_sites_method(

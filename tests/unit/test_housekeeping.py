@@ -14,12 +14,14 @@ from pureboot.agent.connectivity import ConnectivityMonitor
 from pureboot.agent.database import get_meta
 from pureboot.agent.housekeeping import WORTH_IT, Housekeeping
 from pureboot.agent.observations import Observations
+from pureboot.agent.queue import QueueItem
 from pureboot.core.changes import NodeEvent
 from pureboot.core.errors import StorageFull
 from pureboot.core.lifecycle import By, Edge, NodeState, Stage
 from pureboot.storage.sqlite import Transaction
+from pureboot.wire.messages import Outcome, PushResult
 from tests.support.link import URL
-from tests.support.parts import Parts, opened
+from tests.support.parts import EPOCH, Parts, opened
 
 DAY = 86400.0
 BEGINS = Edge(Stage(NodeState.PENDING), Stage(NodeState.INSTALLING, 1), By.SYSTEM)
@@ -147,6 +149,37 @@ async def test_the_file_shrinks_whatever_waits(parts: Parts) -> None:
     await housekeeping(parts, observations=seen).tidy()
     assert parts.rows(FREE) == [(0,)]
     assert parts.queue.pending_count == 2
+
+
+@pytest.mark.parametrize(
+    ("sent_bytes", "days", "low", "high"), [(2 * MIB, 7, 1.9, 4), (64 * MIB, -1, 0, 1)], ids=["bytes", "days"]
+)
+async def test_the_file_shrinks_after_a_drain_to_what_is_kept_of_settled_items(
+    parts: Parts, tmp_path: Path, sent_bytes: int, days: int, low: float, high: float
+) -> None:
+    """Behind a lane that is stopped."""
+    await parts.knows()
+    (stopped,) = await says(parts, 1)
+    await parts.queue.mark_failed(stopped, "x")
+    said = [event(f"i{n}", "x" * 5000) for n in range(2000)]
+    await parts.database.store.write(lambda tx: [parts.queue.append(tx, item) for item in said])
+    answer = [PushResult(id=item.id, outcome=Outcome.APPLIED) for item in said]
+    await parts.database.store.write(lambda tx: parts.queue.settle_all(tx, answer))
+    parts.queue.bounds = replace(parts.queue.bounds, sent_bytes=sent_bytes)
+    assert size_of(tmp_path) > 8 * MIB
+    await housekeeping(parts, sent_retention_days=days).tidy()
+    assert low * MIB <= size_of(tmp_path) <= high * MIB
+    assert parts.queue.failed_count == 1
+
+
+def event(id: str, message: str) -> QueueItem:
+    payload = {"event": "e", "message": message}
+    return QueueItem(id=id, item_type="event", payload=payload, created_at=EPOCH, lane="n2")
+
+
+def size_of(folder: Path) -> int:
+    """Of the file and its log."""
+    return sum(path.stat().st_size for path in (folder / "agent.db", folder / "agent.db-wal") if path.exists())
 
 
 async def test_a_few_empty_pages_are_left_to_what_comes_next(parts: Parts) -> None:
