@@ -66,6 +66,21 @@ async def test_of_a_node_that_several_items_moved_the_answer_tells_the_last_stat
     assert [(node.id, node.state) for node in answer.nodes] == [("n1", "installed")]
 
 
+async def test_of_a_conflict_that_several_items_joined_the_answer_tells_the_whole_chain(
+    central: RunningCentral, agent: SpeakingAgent
+) -> None:
+    await two_nodes(agent)
+    rev = (await central.ask("PATCH", "/nodes/n1/state", json={"state": "pending"}))["state_rev"]
+    await central.ask("PATCH", "/nodes/n1/state", json={"state": "discovered"})
+    begun = agent.step("n1", "pending", "installing", 1, base=rev)
+    done = agent.step("n1", "installing", "installed", 1, after=begun["id"])
+    bad = agent.event("n1", "bad")
+    poison(central, bad)
+    answer = await agent.push(begun, done, bad)
+    assert outcomes(answer) == ["conflict", "conflict", "retry_later"]
+    assert [conflict.local_chain for conflict in answer.conflicts] == [[begun["id"], done["id"]]]
+
+
 async def test_a_push_that_fails_leaves_nothing_of_itself(central: RunningCentral, agent: SpeakingAgent) -> None:
     await two_nodes(agent)
     bad = agent.event("n1", "bad")
