@@ -176,6 +176,8 @@ def test_a_node_is_created_changed_and_deleted(central):
     assert central.last.json == created
     pureboot("node", "update", MAC, "--tag", "a", "--tag", "b", "--version", "3")
     assert central.last.json == {"tags": ["a", "b"], "version": 3}
+    pureboot("node", "update", MAC, "--site", "lab")
+    assert central.last.json == {"home_site_id": "s1"}
     pureboot("node", "update", MAC, "--local-boot", "http-404")
     assert central.last.json == {"local_boot": "http-404"}
     pureboot("node", "update", MAC, "--local-boot", "site")

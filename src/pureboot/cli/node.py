@@ -134,6 +134,7 @@ def update(
     workflow: AWorkflow = None,
     group_id: Annotated[str | None, typer.Option("--group", help="The group people file it under.")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="Its tags; repeat it for more than one.")] = None,
+    site: Annotated[str | None, typer.Option(help="Id or name of the site that it moved to.")] = None,
     local_boot: ADisk = None,
     version: Annotated[int | None, typer.Option(help="Refuse if somebody changed it since this version.")] = None,
     json: AsJson = False,
@@ -145,6 +146,7 @@ def update(
             workflow_id=names.workflow(remote, workflow)["id"] if workflow else None,
             group_id=group_id,
             tags=tag or None,
+            home_site_id=names.site(remote, site)["id"] if site else None,
             version=version,
         ) | _disk(local_boot)
         row = remote.send("PATCH", f"nodes/{names.node(remote, node)['id']}", json=fields)
