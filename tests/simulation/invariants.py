@@ -293,11 +293,12 @@ class Checker:
                     raise Violation("I4", f"{process.name} shows {shown} of {id}, where its side is {told[-1]}")
 
     def marks(self, process: Process) -> None:
-        """I8: of a conflict that is central's to settle the site knows, and touches the machine no more."""
+        """I8: of a conflict that is central's to settle the site knows, and touches the machine no more; also where
+        central has deleted the node and the machine is another one there by now."""
         query = "SELECT id, node_id FROM sync_conflict WHERE site_id = ? AND status = 'pending'"
         pending: defaultdict[str, set[str]] = defaultdict(set)
         for row in self.rows(query, process.identity.site_id):
-            pending[row["node_id"]].add(row["id"])
+            pending[process.cache.canonical(row["node_id"])].add(row["id"])
         for id, *_, mark in process.rows(_NODES):
             if (mark or "") not in (pending.get(str(id)) or {""}):
                 raise Violation("I8", f"{process.name} has {id} in the conflict {mark}, central in {pending[str(id)]}")
