@@ -98,13 +98,7 @@ MUTATIONS = (
     ),
     Mutation(
         "an answer that the feed has overtaken brings no node back",
-        (
-            Edit(
-                "agent/mirror.py",
-                "            kept = replace(kept, base_generation=told.generation, base_version=told.version)\n",
-                "            pass\n",
-            ),
-        ),
+        (Edit("agent/mirror.py", "        if left is not None and left.covers(told):\n", "        if False:\n"),),
     ),
     Mutation(
         "what a backup lost is applied again where central has the node",

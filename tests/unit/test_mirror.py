@@ -744,8 +744,7 @@ async def test_a_node_that_the_feed_took_away_is_not_brought_back_by_an_older_an
     assert parts.cache.nodes() == []
 
 
-async def test_nor_for_long_if_it_stands_on_another_generation(parts: Parts) -> None:
-    """The versions of the two words cannot be compared, so a pass over the feed decides."""
+async def test_nor_if_it_stands_on_another_generation(parts: Parts) -> None:
     await parts.knows()
     await parts.mirror.begin_generation(2)
     event = str((await parts.journal.record("n1", NodeEvent("n1", "e"))).queue_id)
@@ -755,9 +754,33 @@ async def test_nor_for_long_if_it_stands_on_another_generation(parts: Parts) -> 
     assert parts.node().gone
     late = node_document("n1", MAC, version=2)
     await settle(parts, answer(said(Outcome.APPLIED, event), nodes=[late], generation=2), items)
-    assert parts.site.position == Position(2, "0")
-    await parts.reads(page(away, next="2.1", generation=2))
     assert parts.cache.nodes() == []
+
+
+async def test_nor_if_the_feed_took_it_away_while_it_was_another_node_here(parts: Parts) -> None:
+    """Central had made the machine a node of the name that the site gave it, after it deleted the one that it had; and
+    deleted that one too."""
+    local = (await parts.journal.register(HERE, facts={})).node.node_id
+    await parts.knows("n1", MAC)
+    assert parts.node(local).node_id == "n1"
+    items = offered(parts)
+    gone = [FeedItem(pos=pos, type="node", op="delete", id=id, version=2) for pos, id in enumerate(("n1", local), 2)]
+    await parts.reads(page(*gone, next="3.1"))
+    late = node_document(local, MAC, version=1)
+    await settle(parts, answer(said(Outcome.APPLIED, items[0].id, canonical_id=local), nodes=[late]), items)
+    assert parts.cache.nodes() == []
+
+
+async def test_nor_if_it_was_forgotten_and_the_answer_names_another_one_after_it(parts: Parts) -> None:
+    accepted = await parts.journal.register(HERE, facts={})
+    items = offered(parts)
+    await parts.knows("n1", OTHER_MAC)
+    await parts.reads(page(FeedItem(pos=2, type="node", op="delete", id="n1", version=2), next="2.1"))
+    late = node_document("n1", MAC, mac_addresses=[MAC, OTHER_MAC], version=1)
+    await settle(parts, answer(said(Outcome.APPLIED, str(accepted.queue_id), canonical_id="n1"), nodes=[late]), items)
+    assert parts.cache.nodes() == []
+    await parts.knows("n1", MAC, version=3)
+    assert parts.node("n1").base_version == 3
 
 
 async def test_a_node_that_the_feed_brought_back_is_not_taken_away_by_an_older_answer(parts: Parts) -> None:

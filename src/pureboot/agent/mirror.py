@@ -56,6 +56,10 @@ class Told:
             return None
         return cls(node.base_generation, node.base_version)
 
+    def covers(self, other: "Told | None") -> bool:
+        """Whether the other one says nothing newer; of another generation it may."""
+        return other is not None and other.generation == self.generation and other.version <= self.version
+
     def is_old(self, node: CachedNode) -> bool:
         """Whether more is known of the node already."""
         known = Told.of(node)
@@ -65,6 +69,8 @@ class Told:
 class Mirror:
     def __init__(self, cache: NodeStateCache, queue: SyncQueue, site: SiteState, conflicts: ConflictTable) -> None:
         self._cache, self._queue, self._site, self._conflicts = cache, queue, site, conflicts
+        # Nodes that central took away in this life: an older answer may still be on its way. After a restart none is.
+        self._left: dict[str, Told] = {}
         queue.on_discard(lambda tx, lane: self._refold(tx, [lane]))
 
     @property
@@ -215,9 +221,6 @@ class Mirror:
         """Most nodes of an answer are as they were, for events move none: those cost no statement each."""
         sweep.saw_all(tx, "node", [document.id for document in documents])
         here = self._cache.find_all(tx, [document.id for document in documents])
-        if any(node.gone and node.base_generation != generation for node in here.values()):
-            # The feed or a pass took it away, and no version says whether this answer is older: another pass does.
-            self._read_anew(tx)
         made_here = self._cache.unconfirmed(tx, [mac for document in documents for mac in document.mac_addresses])
         for document in documents:
             node = here.get(document.id)
@@ -232,6 +235,11 @@ class Mirror:
         self._refold(tx, [document.id])
 
     def _base_on(self, tx: Transaction, document: NodeDocument, generation: int) -> None:
+        told = Told(generation, document.version)
+        left = self._left.get(document.id)
+        if left is not None and left.covers(told):
+            self._let_go(tx, document.id, left)
+            return
         self._cache.unalias(tx, document.id)
         for mac in document.mac_addresses:
             owner = self._cache.owner(tx, mac)
@@ -240,7 +248,6 @@ class Mirror:
             if owner is not None and owner.node_id != document.id and owner.base_version is None:
                 self._rename(tx, owner.node_id, document.id)
         here = self._cache.find(tx, document.id)
-        told = Told(generation, document.version)
         if here is not None and told.is_old(here):
             return
         if here is None or told != Told.of(here) or here.gone:  # gone, and told of: a pass did not meet it
@@ -267,18 +274,17 @@ class Mirror:
     def _let_go(self, tx: Transaction, node_id: str, told: Told | None = None) -> None:
         """Central has deleted the node or moved it away, as `told`; None: a pass did not meet it. Nothing is forgotten
         that still has something to deliver."""
+        left = self._left.get(node_id)
+        if told is not None and not (left and left.covers(told)):
+            self._left[node_id] = told
         node = self._cache.find(tx, node_id)
         if node is None or node.node_id != node_id or (told and told.is_old(node)):
             return
         if node.conflict_id is None and not self._queue.has_unsettled(tx, node_id):
             self._cache.forget(tx, node_id)
             return
-        kept = replace(node, gone=True)
-        if told and node.base_generation in (None, told.generation):
-            # So that an answer which has been on its way since before does not bring it back.
-            kept = replace(kept, base_generation=told.generation, base_version=told.version)
-        if kept != node:
-            self._cache.save(tx, kept)
+        if not node.gone:
+            self._cache.save(tx, replace(node, gone=True))
 
     def _store_conflict(self, tx: Transaction, document: ConflictDocument) -> None:
         sweep.saw(tx, "conflict", document.id)
