@@ -56,9 +56,9 @@ class Told:
             return None
         return cls(node.base_generation, node.base_version)
 
-    def covers(self, other: "Told | None") -> bool:
+    def covers(self, other: "Told") -> bool:
         """Whether the other one says nothing newer; of another generation it may."""
-        return other is not None and other.generation == self.generation and other.version <= self.version
+        return other.generation == self.generation and other.version <= self.version
 
     def is_old(self, node: CachedNode) -> bool:
         """Whether more is known of the node already."""

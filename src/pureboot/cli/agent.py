@@ -5,11 +5,12 @@ import os
 from contextlib import AbstractContextManager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pureboot.cli import names, remote, show
+from pureboot.cli.conflict import Status
 from pureboot.cli.options import AsJson, Config, DataDir, ask, group
 from pureboot.core.errors import CentralUnavailable
 from pureboot.core.lifecycle import NodeState
@@ -229,7 +230,7 @@ def _show_queue(rows: list["Row"], json: bool) -> None:
 
 @app.command()
 def conflicts(
-    status: Annotated[Literal["pending", "resolved", "all"], typer.Option(help="Which of them.")] = "pending",
+    status: Annotated[Status, typer.Option(help="Which ones.")] = Status.PENDING,
     port: Port = None,
     data_dir: DataDir = None,
     config: Config = None,
@@ -242,9 +243,9 @@ def conflicts(
         "TYPE": "conflict_type",
         "HERE": "local_state",
         "CENTRAL": "central_state",
-        "DECIDED HERE" if status == "pending" else "DECIDED": "resolution",
+        "DECIDED HERE" if status is Status.PENDING else "DECIDED": "resolution",
     }
-    if status != "pending":
+    if status is not Status.PENDING:
         columns["BY"] = "resolved_by"
     with _local(config, data_dir, port) as agent:
         rows = agent.listing("api/v1/agent/conflicts", status=status)
