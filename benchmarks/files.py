@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +30,8 @@ import uvloop
 from benchmarks.load import Load
 from benchmarks.machine import describe
 from benchmarks.outbox import cpu, resident
-from tests.support.programs import Pair, free_port, running_pair
+from pureboot.simulator.program import free_port
+from tests.support.programs import Pair, running_pair
 
 MB = 1_000_000
 NAME = "images/big"
@@ -78,7 +79,7 @@ async def fill(pair: Pair, folder: Path, size: int) -> None:
         for _ in range(size // MB):
             file.write(block)
 
-    async def blocks():  # type: ignore[no-untyped-def]
+    async def blocks() -> AsyncIterator[bytes]:
         for _ in range(size // MB):
             yield block
 

@@ -20,8 +20,9 @@ import uvloop
 
 from benchmarks.load import CLIENTS, Load, put_load, request
 from benchmarks.machine import describe
+from pureboot.simulator.program import free_port
 from tests.support.postgres import running_postgres
-from tests.support.programs import Pair, free_port, running_pair
+from tests.support.programs import Pair, running_pair
 
 # Housekeeping looks once a minute whether the file can shrink.
 SHRINKS_WITHIN = 90.0
@@ -37,7 +38,7 @@ async def main() -> None:
     )
     parser.add_argument("--no-drain", action="store_true", help="accept only")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as name, _database(arguments.database) as url:
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as name, database(arguments.database) as url:
         folder = Path(name)
         print(describe(folder))
         # Room for all of them: a crowded outbox would only count progress, and is measured by nobody.
@@ -151,7 +152,7 @@ async def _listens(port: int) -> bool:
 
 
 @contextlib.contextmanager
-def _database(kind: str) -> Iterator[str]:
+def database(kind: str) -> Iterator[str]:
     """Its address; empty for the file that central makes by itself."""
     if kind == "sqlite":
         yield ""

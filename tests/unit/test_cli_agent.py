@@ -209,13 +209,21 @@ class TestTheOneOnThisHost:
         server.says("POST", "/api/v1/agent/sync", {"items": 2, "fetched": 1, "missing": ["images/k"]})
         assert local(server, "sync") == "Heard central out: 2 changes, 1 files fetched. Missing: images/k.\n"
 
-    def test_is_found_by_its_settings(self, server, tmp_path):
+    @pytest.mark.parametrize(
+        ("host", "shown"),
+        # The last is a name as any other to the command, and the only one that leads to this server.
+        [("0.0.0.0", None), ("127.0.0.1", None), ("localhost", None), ("127.1", "Bearer s1te")],
+    )
+    def test_is_found_by_its_settings_and_shown_the_token_only_where_it_asks_for_it(
+        self, server, tmp_path, host, shown
+    ):
         (tmp_path / "here").mkdir()
-        (tmp_path / "here" / "agent.toml").write_text(f"port = {server.url.rpartition(':')[2]}\n")
+        port = server.url.rpartition(":")[2]
+        (tmp_path / "here" / "agent.toml").write_text(f'host = "{host}"\nport = {port}\n')
         (tmp_path / "here" / "admin-token").write_text("s1te\n")
         server.says("GET", "/api/v1/agent/cache", {"items": [], "next_cursor": None})
         pureboot("agent", "cache", "--data-dir", "here")
-        assert server.last.headers["Authorization"] == "Bearer s1te"
+        assert server.last.headers.get("Authorization") == shown
 
     def test_a_conflict_is_found_by_a_mac_in_any_spelling(self, server):
         conflict = {"id": "c1", "node_mac": "52:54:00:aa:bb:01"}
@@ -237,6 +245,7 @@ class TestTheOneOnThisHost:
     def test_a_token_that_no_header_carries(self, tmp_path):
         (tmp_path / "here").mkdir()
         (tmp_path / "here" / "admin-token").write_bytes(b"\xff")
+        (tmp_path / "here" / "agent.toml").write_text('host = "192.0.2.1"\n')
         assert "The token is none of PureBoot's" in pureboot("agent", "status", "--data-dir", "here", code=2)
 
     def test_does_not_run(self):

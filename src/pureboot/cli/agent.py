@@ -445,11 +445,21 @@ def _local(config: Path | None, data_dir: Path | None, port: int | None) -> Abst
     settings = _settings(config, data_dir, port=port)
     host = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
     url = f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
-    return remote.site_agent(url, _site_token(settings.data_dir))
+    return remote.site_agent(url, "" if _is_loopback(host) else _site_token(settings.data_dir))
+
+
+def _is_loopback(host: str) -> bool:
+    """There the agent asks for no token; while it does not run, whoever else listens need not see it."""
+    from ipaddress import ip_address
+
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _site_token(folder: Path) -> str:
-    """What opens the agent where it listens on another address than the loopback; on that it asks for none."""
+    """What opens the agent where it listens on another address than the loopback."""
     try:
         return (folder / "admin-token").read_text(errors="replace").strip()
     except OSError:
