@@ -22,6 +22,7 @@ PAGES = (
     "/workflows",
     f"/workflows/{workflow_id(0)}",
     "/content",
+    "/password",
 )
 FOR_ADMINS = ("/people", "/people/the-admin", "/workflows/new")
 # Markup, script, an attribute's end, a template's, control characters, and text that runs backwards.
@@ -57,7 +58,7 @@ async def test_a_viewer_is_offered_nothing_and_refused_everything(seeded: Runnin
     viewer = await signed_in(seeded, "viewer")
     for path in PAGES:
         forms = re.findall(r'<form[^>]*method="post"[^>]*action="([^"]*)"', (await viewer.get(path)).text)
-        assert set(forms) <= {"/sign-out", "/nodes/bulk"}, path
+        assert set(forms) <= {"/sign-out", "/nodes/bulk", "/password"}, path
     assert "Change many" not in (await viewer.get("/nodes")).text
     sent: dict[str, dict[str, Any]] = {
         "/nodes/bulk": {"id": node_id(1), "do": "move", "to_state": "retired", "confirmed": "yes"},

@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection
 
-from pureboot.central import people
+from pureboot.central import people, ui
 from pureboot.central.patience import FREE_BY_NAME
+from pureboot.central.ui.held import SECRETS
 from tests.support.browser import PASSWORD, Visitor, add_person, browser, form_token, signed_in
 from tests.support.central import BASE_URL, RunningCentral, SetClock, running_central
 from tests.support.disk import small_disk
+
+ANOTHER = "staple that horse"
 
 
 async def test_without_a_session_a_page_leads_to_the_sign_in_and_back(central: RunningCentral) -> None:
@@ -104,6 +107,50 @@ async def test_a_new_password_signs_out_everywhere(central: RunningCentral) -> N
     visitor = await signed_in(central, "viewer", "kim")
     await central.ask("PATCH", "/people/kim", json={"password": "another long one"})
     assert (await visitor.get("/sites")).status_code == 303
+
+
+async def test_anybody_changes_their_own_password_and_is_signed_out_everywhere_else(central: RunningCentral) -> None:
+    here = await signed_in(central, "viewer", "kim")
+    elsewhere = browser(central)
+    await elsewhere.post("/sign-in", data={"name": "kim", "password": PASSWORD})
+    assert 'href="/password"' in (await here.get("/sites")).text
+    answer = await here.post("/password", password_before=PASSWORD, password=ANOTHER, password_again=ANOTHER)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+    assert "Your password is changed" in (await here.get("/sites")).text
+    assert (await elsewhere.get("/sites")).status_code == 303
+    old, new = [
+        (await browser(central).post("/sign-in", data={"name": "kim", "password": password})).status_code
+        for password in (PASSWORD, ANOTHER)
+    ]
+    assert (old, new) == (401, 303)
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ({"password_before": "nonsense nonsense", "password": ANOTHER, "password_again": ANOTHER}, 401),
+        ({"password": ANOTHER, "password_again": ANOTHER}, 401),
+        ({"password_before": PASSWORD, "password": ANOTHER, "password_again": "another one still"}, 422),
+        ({"password_before": PASSWORD, "password": "short", "password_again": "short"}, 422),
+        ({"password_before": PASSWORD}, 422),
+    ],
+)
+async def test_a_password_that_is_not_changed_stays_and_so_does_the_session(
+    central: RunningCentral, fields: dict[str, str], status: int
+) -> None:
+    visitor = await signed_in(central, "viewer", "kim")
+    answer = await visitor.post("/password", **fields)
+    assert (answer.status_code, "Your password" in answer.text) == (status, True)
+    assert (await visitor.get("/sites")).status_code == 200
+    again = await browser(central).post("/sign-in", data={"name": "kim", "password": PASSWORD})
+    assert again.status_code == 303
+
+
+async def test_whoever_finds_an_open_browser_cannot_try_passwords_without_end(central: RunningCentral) -> None:
+    visitor = await signed_in(central, "viewer", "kim")
+    fields = {"password_before": "nonsense", "password": ANOTHER, "password_again": ANOTHER}
+    tried = [(await visitor.post("/password", **fields)).status_code for _ in range(FREE_BY_NAME + 2)]
+    assert tried == [401] * (FREE_BY_NAME + 1) + [429]
 
 
 async def test_a_password_that_is_changed_while_it_is_checked_lets_nobody_in(
@@ -246,6 +293,11 @@ async def test_an_ended_session_loses_nothing_that_was_typed(
     assert again == {"name": 'lee"<b>', "role": "viewer"}
     # It is sent by a click, never by itself.
     assert (await central.ask("GET", "/people"))["items"][0]["name"] == "kim"
+
+
+def test_no_field_for_a_password_is_carried_through_the_sign_in() -> None:
+    templates = "".join(file.read_text() for file in (Path(ui.__file__).parent / "templates").rglob("*.html"))
+    assert set(re.findall(r'field\("(\w+)",[^}]*type="password"', templates)) == set(SECRETS)
 
 
 async def test_what_was_typed_under_the_session_before_can_be_sent_under_the_new_one(central: RunningCentral) -> None:

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 from pydantic import BaseModel
 
 from pureboot.central.edge import BoundedRequest
-from pureboot.core.errors import Malformed
+from pureboot.core.errors import Invalid, Malformed
 from pureboot.wire.messages import valid
 
 CSRF = "_csrf"
@@ -31,6 +31,12 @@ class Form:
 
     def all(self, name: str) -> list[str]:
         return [value for key, value in self.fields if key == name]
+
+    def new_password(self) -> str:
+        """Raises Invalid where it was not typed the same twice."""
+        if self.get("password") != self.get("password_again"):
+            raise Invalid("password: the two are not the same.", hint="Type it twice.")
+        return self.get("password")
 
     def has(self, name: str) -> bool:
         return any(key == name for key, _ in self.fields)

@@ -11,7 +11,7 @@ from pureboot.central.ui.visit import own_path, parts_of
 MOST_FIELDS, MOST_CHARACTERS = 500, 200_000
 _FIELD = "held."
 _PATH = "held_path"
-SECRETS = ("password", "password_again")
+SECRETS = ("password", "password_again", "password_before")
 
 
 def form(request: Request, typed: Form) -> dict[str, Any]:

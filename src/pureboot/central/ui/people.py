@@ -10,7 +10,7 @@ from pureboot.central.ui.form import Form
 from pureboot.central.ui.page_route import PageRoute
 from pureboot.central.ui.view import Ui, View
 from pureboot.central.ui.visit import PostedForm
-from pureboot.core.errors import Invalid, PureBootError
+from pureboot.core.errors import PureBootError
 
 routes = APIRouter(route_class=PageRoute, include_in_schema=False)
 
@@ -26,7 +26,7 @@ async def person_list(central: Central, view: Ui, _: AsAdmin, cursor: Cursor = N
 async def add(central: Central, view: Ui, _: AsAdmin, form: PostedForm) -> Response:
     try:
         body = form.body(PersonCreate)
-        hashed = await central.passwords.hash(_password(form))
+        hashed = await central.passwords.hash(form.new_password())
         added = await central.db.write(lambda conn: people.add(conn, body.name, body.role, hashed, view.now))
     except PureBootError as error:
         return await _list(central, view, error=error, form=form)
@@ -54,7 +54,7 @@ async def change(central: Central, view: Ui, _: AsAdmin, name: str, form: Posted
 @routes.post("/people/{name}/password")
 async def set_password(central: Central, view: Ui, _: AsAdmin, name: str, form: PostedForm) -> Response:
     try:
-        hashed = await central.passwords.hash(_password(form))
+        hashed = await central.passwords.hash(form.new_password())
         await central.db.write(lambda conn: people.change(conn, name, view.now, password_hash=hashed))
     except PureBootError as error:
         return await _one(central, view, name, error=error)
@@ -68,12 +68,6 @@ async def remove(central: Central, view: Ui, _: AsAdmin, name: str) -> Response:
     except PureBootError as error:
         return await _one(central, view, name, error=error)
     return view.go("/people", f"{name} is removed.")
-
-
-def _password(form: Form) -> str:
-    if form.get("password") != form.get("password_again"):
-        raise Invalid("password: the two are not the same.", hint="Type it twice.")
-    return form.get("password")
 
 
 async def _list(

@@ -1,4 +1,4 @@
-"""Signing in and out."""
+"""Signing in and out, and the password that one signs in with."""
 
 from dataclasses import replace
 from typing import Any
@@ -37,13 +37,18 @@ async def sign_in(central: Central, view: Ui, form: PostedForm) -> Response:
     except PureBootError as error:
         return view.page("sign-in.html", **kept | {"name": name}, error=error)
     answer = await _held_again(central, view, token, kept) if kept["held_path"] else view.go(kept["next"])
-    longest = int(central.session_life.longest.total_seconds())
-    answer.set_cookie(COOKIE, token, max_age=longest, httponly=True, samesite="lax", secure=view.is_secure, path="/")
+    _give(answer, token, central, view)
     return answer
 
 
-async def _let_in(central: Services, name: str, password: str, address: str) -> str:
-    """The new session's cookie. Raises Unauthenticated, in the same time for a name that nobody has."""
+def _give(answer: Response, token: str, central: Services, view: View) -> None:
+    longest = int(central.session_life.longest.total_seconds())
+    answer.set_cookie(COOKIE, token, max_age=longest, httponly=True, samesite="lax", secure=view.is_secure, path="/")
+
+
+async def _let_in(central: Services, name: str, password: str, address: str, *, new_password: str | None = None) -> str:
+    """The new session's cookie. A new password ends the sessions before. Raises Invalid for one that is none, and
+    Unauthenticated, in the same time for a name that nobody has."""
     central.patience.take(name, address)
     hashed = await central.db.read(lambda conn: people.password_of(conn, name))
     wrong = Unauthenticated(
@@ -53,11 +58,14 @@ async def _let_in(central: Services, name: str, password: str, address: str) -> 
         raise wrong
     central.patience.right(name, address)
     now = central.clock.now()
+    new_hash = None if new_password is None else await central.passwords.hash(new_password)
 
     def begin(conn: Connection) -> str:
         # Whoever changes the password meanwhile ends the session, too, or is seen here.
         if people.password_of(conn, name, lock=True) != hashed:
             raise wrong
+        if new_hash is not None:
+            people.change(conn, name, now, password_hash=new_hash)
         return browsers.begin(conn, name, central.session_life, now)
 
     return await central.db.write(begin)
@@ -76,4 +84,25 @@ async def sign_out(central: Central, view: Ui) -> Response:
     central.news.end(browsers.key_of(token))
     answer = view.go("/sign-in")
     answer.delete_cookie(COOKIE, path="/")
+    return answer
+
+
+@routes.get("/password")
+async def own_password(view: Ui) -> Response:
+    return view.page("password.html")
+
+
+@routes.post("/password")
+async def change_own_password(central: Central, view: Ui, form: PostedForm) -> Response:
+    """Whoever finds a browser that somebody left open does not know the password until now."""
+    assert view.person
+    name, address = view.person.name, address_of(view.request)
+    try:
+        token = await _let_in(central, name, form.get("password_before"), address, new_password=form.new_password())
+    except PureBootError as error:
+        return view.page("password.html", error=error)
+    central.news.end(browsers.key_of(view.visit.token))
+    mine = replace(view, visit=Visit(None, token, Form()))
+    answer = mine.go("/", "Your password is changed, and you are signed out everywhere else.")
+    _give(answer, token, central, view)
     return answer
