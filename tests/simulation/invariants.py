@@ -7,7 +7,7 @@ conflicts.
 import json
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -275,6 +275,11 @@ class Checker:
     def nodes_of(self, site_id: str) -> dict[str, Row]:
         query = "SELECT * FROM node WHERE home_site_id = ? AND deleted_at IS NULL"
         return {row["id"]: row for row in self.rows(query, site_id)}
+
+    def about_a_node(self, items: Collection[str]) -> set[str]:
+        """Those of the items that central took for some node's."""
+        query = "SELECT item_id FROM sync_receipt WHERE node_id IS NOT NULL"
+        return {row["item_id"] for row in self.rows(query)} & set(items)
 
     def told(self, process: Process, ids: set[str], name: str) -> None:
         """Of these nodes the agent has heard central's last word."""
