@@ -32,22 +32,22 @@ OPEN = 16
 
 
 class Counting(Network):
-    """A line of its own to central. What central answered to pushes is counted for all."""
+    """A line of its own to central. What central answered is counted for all."""
 
-    pushes: ClassVar[Counter[str]] = Counter()
+    answers: ClassVar[Counter[str]] = Counter()
 
     def __init__(self) -> None:
         # Nothing here is encrypted, and to read the host's certificates takes longest of all.
         super().__init__(verify=False, trust_env=False)
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        counted = request.url.path == "/api/v1/sync/push"
+        asked = request.url.path.rpartition("/")[2]
         try:
             response = await super().handle_async_request(request)
         except httpx2.HTTPError as error:
-            self.pushes[type(error).__name__] += counted
+            self.answers[f"{asked} {type(error).__name__}"] += 1
             raise
-        self.pushes[str(response.status_code)] += counted
+        self.answers[f"{asked} {response.status_code}"] += 1
         return response
 
 
@@ -67,15 +67,15 @@ async def main(folders: list[Path], items: int) -> None:
     await asyncio.gather(*(_fill(agent, items, filling) for agent in agents))
     waiting = _waiting(agents)
     _say(f"filled   {waiting} items, {waiting / (time.monotonic() - began):.0f}/s")
-    Counting.pushes.clear()
+    Counting.answers.clear()
     await _told()
     while _waiting(agents) == waiting:
         await asyncio.sleep(0.01)
     began = time.monotonic()
     await _until(lambda: _waiting(agents) == 0)
     took = time.monotonic() - began
-    pushes = ", ".join(f"{count} times {status}" for status, count in Counting.pushes.most_common())
-    _say(f"pushes   {pushes}: {_refused() / Counting.pushes['200']:.2f} refused for each that was taken")
+    _say(f"asked    {', '.join(f'{count} times {what}' for what, count in Counting.answers.most_common())}")
+    _say(f"pushes   {waiting / Counting.answers['push 200']:.0f} items each, {_refused():.2f} refused for each taken")
     _say(f"drained  {waiting / took:.0f}/s, {took:.1f} s from the first push on")
 
 
@@ -97,8 +97,9 @@ def _waiting(agents: list[SiteAgent]) -> int:
     return sum(agent.sync_queue.pending_count for agent in agents)
 
 
-def _refused() -> int:
-    return Counting.pushes["503"] + Counting.pushes["429"]
+def _refused() -> float:
+    answers = Counting.answers
+    return (answers["push 503"] + answers["push 429"]) / answers["push 200"]
 
 
 async def _until(condition: Callable[[], bool]) -> None:

@@ -132,7 +132,8 @@ class FakeCentral(httpx2.AsyncBaseTransport):
     once `release()` was called), `garbage` (a captive portal's page with 200), `broken` (500), `busy` (503 with
     Retry-After), `unauthorised` (401), `too_large` (413 for more than `largest` items). `put_off` and `refused` name
     lanes whose items central cannot settle now, or ever. `slow_from` is the number of the first push that is answered
-    only once `release()` was called; 0: none. `session` is how it answers who asks to write;
+    only once `release()` was called; 0: none. The push of the number `turn_away` is `busy`, that of `drop` refused.
+    `session` is how it answers who asks to write;
     `fenced` names the epoch that may write while all others may not, and `spread` (ms) and `lease_seconds` are what a
     session is told.
     """
@@ -160,7 +161,7 @@ class FakeCentral(httpx2.AsyncBaseTransport):
         self.put_off: set[str] = set()
         self.refused: set[str] = set()
         self.ages: list[list[int]] = []
-        self.slow_from = 0
+        self.slow_from = self.turn_away = self.drop = 0
         self.lose_answers = 0
         self._receipts: dict[str, tuple[str, PushResult]] = {}
         self._expected: dict[str, int | None] = {}
@@ -197,7 +198,9 @@ class FakeCentral(httpx2.AsyncBaseTransport):
         if not is_health and not is_session:
             self.batches.append([item["id"] for item in body.get("items", [])])
             self.ages.append([item["age_ms"] for item in body.get("items", [])])
-            if 0 < self.slow_from <= len(self.batches):
+            if len(self.batches) in (self.turn_away, self.drop):
+                behaviour = "busy" if len(self.batches) == self.turn_away else "refuses"
+            elif 0 < self.slow_from <= len(self.batches):
                 behaviour = "slow"
                 await self._tell()
         try:

@@ -777,6 +777,27 @@ async def test_central_may_ask_for_patience_and_gets_it(parts: Parts, central: F
             assert len(central.batches) == pushes
 
 
+@pytest.mark.parametrize(("failure", "goes_on_at"), [("turn_away", 20), ("drop", 5)])
+async def test_a_drain_that_central_turned_away_goes_on_as_large_as_it_was(
+    parts: Parts, central: FakeCentral, failure: str, goes_on_at: int
+) -> None:
+    """A batch that never arrived may have been too large for the line; one that was turned away was not."""
+    await both_know(parts, central)
+    ids = await says(parts, 60)
+    setattr(central, failure, 3)
+    async with linked(parts, central, batch_size=5) as link:
+        await link.connectivity.check_connectivity()
+        await link.processor.process_queue()
+        await link.connectivity.check_connectivity()
+        await link.processor.process_queue()
+        sizes = [len(batch) for batch in central.batches]
+        assert sizes[:4] == [5, 10, 20, goes_on_at]
+        await says(parts, 7)
+        await link.processor.process_queue()
+        assert [len(batch) for batch in central.batches[len(sizes) :]] == [5, 2]
+    assert central.effects[:60] == ids
+
+
 async def test_whoever_waited_for_a_push_that_failed_is_patient_too(parts: Parts, central: FakeCentral) -> None:
     await both_know(parts, central)
     await says(parts, 1)

@@ -145,6 +145,8 @@ class SiteAgent:
             settings.queue_max_retries,
             mirror=mirror,
             batch_max=settings.queue_batch_max,
+            # What takes twice as long still comes before anybody gives up waiting.
+            quick=0.4 * settings.connectivity_timeout,
         )
 
         self.observations = Observations(self.journal)

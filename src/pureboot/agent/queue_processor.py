@@ -28,8 +28,6 @@ from pureboot.wire.messages import EpochAccount, Outcome, PushAnswer, PushItem, 
 
 log = logging.getLogger(__name__)
 
-# A batch answered within this is no strain on central: the next may be twice as large.
-QUICK = 0.5
 # Seconds between two times that a push says what became of the items of each life.
 ACCOUNTS_EVERY = 60.0
 
@@ -44,8 +42,10 @@ class ProcessResult(BaseModel):
 
 
 class QueueProcessor:
-    """`batch_size` is where each drain starts. `retry_delay` (seconds) is the base of the backoff, `max_retries` how
-    often an item that central itself puts off is offered before it stops its lane.
+    """`batch_size` is where each drain starts, but for one that central only asked to wait: that goes on as large as it
+    was, or a crowd of sites would cost central the most while it is the fullest. A batch that was answered within
+    `quick` (seconds) may be followed by one twice as large. `retry_delay` (seconds) is the base of the backoff,
+    `max_retries` how often an item that central itself puts off is offered before it stops its lane.
 
     A transport failure never counts against an item: it says nothing about it.
     """
@@ -61,6 +61,7 @@ class QueueProcessor:
         *,
         mirror: Mirror | None = None,
         batch_max: int = 200,
+        quick: float = 2.0,
         session: Session | None = None,
         chance: Callable[[], float] = random.random,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
@@ -73,6 +74,8 @@ class QueueProcessor:
         self.max_retries = max_retries
         self._mirror = mirror or _mirror(queue)
         self._batch_max = max(batch_max, batch_size)
+        self._quick = quick
+        self._next_size = batch_size
         self._backoff = Backoff(base=retry_delay)
         self._chance, self._sleep = chance, sleep
         self.session = session or Session(proxy, queue)
@@ -128,7 +131,7 @@ class QueueProcessor:
 
     async def _drain(self, result: ProcessResult) -> None:
         """One push after the other; while one is under way, what the last one brought is kept and the next is taken."""
-        size = self.batch_size
+        size, self._next_size = self._next_size, self.batch_size
         newest: int | None = None
         mended: set[str] = set()
         answered: Answered | None = None
@@ -145,7 +148,7 @@ class QueueProcessor:
                     answer = await self._push(batch)
                 ahead = keeping.result()
                 answered = Answered(batch, answer)
-                quick = self._now() - began < QUICK
+                quick = self._now() - began < self._quick
                 may_go = quick and self.connectivity.is_online and is_plain(answer, batch.generation)
                 if not (ahead and may_go and ahead.items[0].seq <= newest):
                     ahead = None
@@ -162,6 +165,9 @@ class QueueProcessor:
                     raise
                 mended.add(error.code)
                 continue
+            except Busy as error:
+                self._next_size = self.batch_size if isinstance(error, CentralUnavailable) else size
+                raise
             finally:
                 if ahead is None:
                     self.queue.came_back()
