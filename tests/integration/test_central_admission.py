@@ -1,10 +1,13 @@
 """What central does not take on: too many pushes at once, and too large ones."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import Connection
 
 from tests.support.central import RunningCentral, SpeakingAgent, running_central
 
@@ -30,6 +33,41 @@ async def test_of_pushes_at_once_some_are_told_when_to_come_again(agent: Speakin
         assert 1 <= int(answer.headers["retry-after"]) <= 60
     again = [(await agent.push(item)).results[0].outcome.value for item in items]
     assert again.count("duplicate") == 8 - len(refused)
+
+
+async def test_a_person_who_writes_has_no_row_of_pushes_before_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_central(tmp_path / "roomy") as central:
+        agent = await central.speaking_agent((await central.new_site("attic"))["id"])
+        held, written = threading.Event(), []
+        holding = asyncio.create_task(central.db.write(lambda _: held.wait(60)))
+        write = central.db.write
+
+        async def noted(work: Callable[[Connection], Any]) -> Any:
+            written.append("a push" if "Ingest" in work.__qualname__ else "a person")
+            return await write(work)
+
+        monkeypatch.setattr(central.db, "write", noted)
+        items = [agent.registration(f"n{i}", f"52:54:00:00:00:{i:02x}") for i in range(10)]
+        answered: list[str] = []
+
+        async def told(what: str, sent: Coroutine[Any, Any, object]) -> None:
+            await sent
+            answered.append(what)
+
+        gate = central.app.state.services.gate
+        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+            for item in items:
+                group.create_task(told("a push", agent.post(item)))
+            while not gate.after_ms():  # more than half of what is let in: all of ours but one
+                await asyncio.sleep(0.01)
+            group.create_task(told("a person", central.new_site("cellar")))
+            while "a person" not in written:
+                await asyncio.sleep(0.01)
+            held.set()
+        await holding
+        assert answered.index("a person") <= 2
 
 
 async def test_a_push_that_is_too_large_is_413_and_applies_nothing(

@@ -31,7 +31,8 @@ TRIES = 5
 
 
 class Database:
-    """Open at birth, at the newest schema. Raises SettingsError where it cannot be opened.
+    """Open at birth, at the newest schema. Raises SettingsError where it cannot be opened. `writers`: how many
+    transactions may write at once.
 
     `bell` rings after each commit that left something on the feed. `threaded=False`: whatever is asked for is done
     before the call returns, as the agent's `Store` has it.
@@ -41,7 +42,8 @@ class Database:
         self.bell = bell
         self._threaded = threaded
         self._engines = engines.connect(url, doubted=doubted)
-        self._writers = ThreadPoolExecutor(self._engines.writers, thread_name_prefix="central-writer")
+        self.writers = self._engines.writers
+        self._writers = ThreadPoolExecutor(self.writers, thread_name_prefix="central-writer")
         self._readers = ThreadPoolExecutor(engines.READERS, thread_name_prefix="central-reader")
         try:
             migrations.upgrade(self._engines.writing)

@@ -1,9 +1,9 @@
 """A push from its arrival to its answer: one transaction, and where that fails, the bad item alone waits."""
 
+import asyncio
 import logging
 from collections import defaultdict, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from itertools import groupby
 
@@ -19,13 +19,16 @@ from pureboot.wire.messages import Outcome, PushAnswer, PushItem, PushRequest, P
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
 class Ingest:
-    """`lease`: how long each push prolongs its session."""
+    """`lease`: how long each push prolongs its session.
 
-    db: Database
-    clock: Clock
-    lease: timedelta
+    Pushes take no more than half of the database's writers, and one of one: a herd of sites may wait for a while, but a
+    person or a session that writes one row has no row of batches before it.
+    """
+
+    def __init__(self, db: Database, clock: Clock, lease: timedelta) -> None:
+        self.db, self.clock, self.lease = db, clock, lease
+        self._turns = asyncio.Semaphore(max(1, db.writers // 2))
 
     async def push(self, agent: Agent, request: PushRequest) -> PushAnswer:
         """Results in the order of the items. Trouble that is nobody's item (a full disk) is raised: it counts against
@@ -71,7 +74,8 @@ class Ingest:
         def work(conn: Connection) -> PushAnswer:
             return push.settle(conn, agent, request, now, self.lease)
 
-        return await self.db.write(work)
+        async with self._turns:
+            return await self.db.write(work)
 
 
 def _only(request: PushRequest, items: Sequence[PushItem]) -> PushRequest:
