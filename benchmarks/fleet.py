@@ -9,10 +9,10 @@ reports ten times a second, and an operator changes a node as often: what they w
 import argparse
 import asyncio
 import contextlib
-import statistics
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any
 
 import uvloop
 
+from benchmarks.load import Load
 from benchmarks.machine import describe
 from benchmarks.outbox import cpu, database
 from benchmarks.sites import NODES
@@ -87,7 +88,7 @@ async def drain(pair: Pair, folder: Path, items: int, machines: str, operators: 
         print(f"took     {took:.1f} s since central started")
         print(f"cores    {cpu(pair.central.pid):.1f} s of central, {cpu(fleet.pid) - spent:.1f} s of all its agents")
         for each in live:
-            print(f"{each}")
+            print(each)
         await pair.until("drained", within=600, pending_queue_items=0)
 
 
@@ -100,20 +101,19 @@ class Waits:
     what: str
     send: Callable[[], Awaitable[Any]]
     times: list[float] = field(default_factory=list)
-    answers: dict[int, int] = field(default_factory=dict)
+    answers: Counter[int] = field(default_factory=Counter)
 
     async def repeat(self) -> None:
         while True:
             began = time.monotonic()
-            status = (await self.send()).status_code
+            self.answers[(await self.send()).status_code] += 1
             self.times.append(time.monotonic() - began)
-            self.answers[status] = self.answers.get(status, 0) + 1
             await asyncio.sleep(PAUSE)
 
     def __str__(self) -> str:
-        p99 = sorted(self.times)[int(len(self.times) * 0.99)]
+        load = Load(sum(self.times) + PAUSE * len(self.times), sorted(self.times))
         answers = ", ".join(f"{count} times {status}" for status, count in sorted(self.answers.items()))
-        return f"meanwhile {self.what}: p50 {statistics.median(self.times):.3f} s, p99 {p99:.3f} s ({answers})"
+        return f"meanwhile {self.what}: {load} ({answers})"
 
 
 class Fleet:

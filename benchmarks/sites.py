@@ -69,8 +69,7 @@ async def main(folders: list[Path], items: int) -> None:
     _say(f"filled   {waiting} items, {waiting / (time.monotonic() - began):.0f}/s")
     Counting.answers.clear()
     await _told()
-    while _waiting(agents) == waiting:
-        await asyncio.sleep(0.01)
+    await _until(lambda: _waiting(agents) < waiting)
     began = time.monotonic()
     await _until(lambda: _waiting(agents) == 0)
     took = time.monotonic() - began

@@ -166,7 +166,8 @@ class QueueProcessor:
                 mended.add(error.code)
                 continue
             except Busy as error:
-                self._next_size = self.batch_size if isinstance(error, CentralUnavailable) else size
+                if not isinstance(error, CentralUnavailable):
+                    self._next_size = size
                 raise
             finally:
                 if ahead is None:

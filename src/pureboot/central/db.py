@@ -43,8 +43,8 @@ class Database:
         self._threaded = threaded
         self._engines = engines.connect(url, doubted=doubted)
         self.writers = self._engines.writers
-        self._writers = ThreadPoolExecutor(self.writers, thread_name_prefix="central-writer")
-        self._readers = ThreadPoolExecutor(engines.READERS, thread_name_prefix="central-reader")
+        self._writing = ThreadPoolExecutor(self.writers, thread_name_prefix="central-writer")
+        self._reading = ThreadPoolExecutor(engines.READERS, thread_name_prefix="central-reader")
         try:
             migrations.upgrade(self._engines.writing)
         except DatabaseError as error:
@@ -63,8 +63,8 @@ class Database:
 
     def close(self) -> None:
         """Ends after what was begun before has committed."""
-        self._writers.shutdown()
-        self._readers.shutdown()
+        self._writing.shutdown()
+        self._reading.shutdown()
         self._engines.dispose()
 
     async def write(self, work: Callable[[Connection], T]) -> T:
@@ -81,7 +81,7 @@ class Database:
             loop.call_soon_threadsafe(self.bell.ring, scopes)
             return result
 
-        return await loop.run_in_executor(self._writers, commit) if self._threaded else commit()
+        return await loop.run_in_executor(self._writing, commit) if self._threaded else commit()
 
     def write_now(self, work: Callable[[Connection], T]) -> T:
         """As `write`, in this thread: before anything is served."""
@@ -91,7 +91,7 @@ class Database:
         """Runs `work` on one snapshot."""
         if not self._threaded:
             return self._look(work)
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self._look, work)
+        return await asyncio.get_running_loop().run_in_executor(self._reading, self._look, work)
 
     def _commit(self, work: Callable[[Connection], T]) -> tuple[T, set[str]]:
         with _explained():

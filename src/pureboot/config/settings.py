@@ -108,7 +108,10 @@ class AgentSettings(Settings):
     # The queue of what central does not know yet
 
     queue_batch_size: int = Field(
-        default=10, ge=1, description="Items of the first push of a drain; it doubles while central answers quickly."
+        default=10,
+        ge=1,
+        description="Items of the first push of a drain, unless central turned the one before away; it doubles while "
+        "central answers quickly.",
     )
     queue_batch_max: int = Field(
         default=200, ge=1, le=1000, description="Most items of one push; more no longer makes a drain faster."

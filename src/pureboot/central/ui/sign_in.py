@@ -8,7 +8,7 @@ from fastapi.responses import Response
 from sqlalchemy import Connection
 
 from pureboot.central import browsers, people
-from pureboot.central.edge import Central, Services
+from pureboot.central.edge import AsViewer, Central, Services
 from pureboot.central.ui import held
 from pureboot.central.ui.form import Form
 from pureboot.central.ui.page_route import OpenPageRoute, PageRoute
@@ -93,12 +93,11 @@ async def own_password(view: Ui) -> Response:
 
 
 @routes.post("/password")
-async def change_own_password(central: Central, view: Ui, form: PostedForm) -> Response:
+async def change_own_password(central: Central, view: Ui, person: AsViewer, form: PostedForm) -> Response:
     """Whoever finds a browser that somebody left open does not know the password until now."""
-    assert view.person
-    name, address = view.person.name, address_of(view.request)
+    before, address = form.get("password_before"), address_of(view.request)
     try:
-        token = await _let_in(central, name, form.get("password_before"), address, new_password=form.new_password())
+        token = await _let_in(central, person.name, before, address, new_password=form.new_password())
     except PureBootError as error:
         return view.page("password.html", error=error)
     central.news.end(browsers.key_of(view.visit.token))
