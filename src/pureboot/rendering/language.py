@@ -98,7 +98,8 @@ def render_line(text: str, values: Values) -> str:
 
 
 def render_file(text: str, values: Values) -> str:
-    """May take for ever, and any amount of memory: for `renderer` only. Raises Invalid."""
+    """May take for ever, and any amount of memory: for `renderer` only. Raises Invalid, and MemoryError or
+    RecursionError for what it takes too much of."""
     check_file(text)
     size, parts = 0, []
     try:
@@ -107,7 +108,7 @@ def render_file(text: str, values: Values) -> str:
             if size > FILE_BYTES:
                 raise Invalid(f"The template makes more than {FILE_BYTES} characters.", code="invalid_template")
             parts.append(part)
-    except Invalid:
+    except (Invalid, MemoryError, RecursionError):
         raise
     except Exception as error:  # noqa: BLE001
         raise _fault(error) from None
